@@ -1,0 +1,3 @@
+//! Ryemill runs background jobs that are Rhai scripts.
+
+pub mod job;
