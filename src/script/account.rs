@@ -1,0 +1,437 @@
+//! The memory account: how many bytes a script run holds, and the allocator that counts them.
+//!
+//! Every allocation of the process goes through [`CountingAllocator`]; while a fiber runs, its [`Account`]
+//! is the *current* one of the thread and is charged. The allocator only counts: it never refuses and never
+//! panics. Ending a run that is over its limit is the business of whoever asks [`Account::verdict`] (the
+//! fiber, between two operations) or [`reserve`] (a native function, before it allocates). This file knows
+//! nothing of fibers, jobs or engines.
+#![expect(
+    unsafe_code,
+    reason = "a global allocator is an unsafe trait, and the current account is a raw pointer so that \
+              counting costs one thread-local load"
+)]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+use std::fmt;
+use std::ptr;
+use std::rc::Rc;
+
+use mimalloc::MiMalloc;
+use rhai::{Dynamic, EvalAltResult, Position};
+
+thread_local! {
+    /// The account charged now, null for none. Owns one strong count of its `Rc`, so it never dangles.
+    /// Const-initialised and without a destructor: usable from the first to the last allocation of a thread.
+    static CURRENT: Cell<*const Account> = const { Cell::new(ptr::null()) };
+}
+
+/// Bytes held by one run, against a limit.
+///
+/// A freed byte is subtracted from the account that is current at that moment, whoever allocated it; the
+/// count never goes below zero. Two rules follow for code that runs on a fiber: values that leave it (log
+/// lines, messages to other threads) are built under [`uncharged`], and buffers that come to it from other
+/// threads are entered with [`adopt`].
+#[derive(Debug)]
+pub struct Account {
+    used: Cell<usize>,
+    peak: Cell<usize>,
+    limit: usize,
+    refused: Cell<Option<OverMemory>>,
+}
+
+/// Why a run ended: it held, or asked for, more than its limit. Bytes.
+///
+/// Travels as the value of [`EvalAltResult::ErrorTerminated`], which a script cannot catch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverMemory {
+    /// Bytes a function was about to allocate; 0 when the limit was found exceeded between two operations.
+    pub wanted: usize,
+    /// Bytes held at that moment.
+    pub used: usize,
+    /// Bytes allowed.
+    pub limit: usize,
+}
+
+impl fmt::Display for OverMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            wanted,
+            used,
+            limit,
+        } = self;
+        match wanted {
+            0 => write!(f, "{used} bytes in use, the limit is {limit} bytes"),
+            _ => write!(
+                f,
+                "{wanted} more bytes needed with {used} in use, the limit is {limit} bytes"
+            ),
+        }
+    }
+}
+
+impl Account {
+    /// An account that may hold `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Rc<Self> {
+        Rc::new(Self {
+            used: Cell::new(0),
+            peak: Cell::new(0),
+            limit,
+            refused: Cell::new(None),
+        })
+    }
+
+    /// Bytes held now.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.get()
+    }
+
+    /// The most bytes ever held at once.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        self.peak.get()
+    }
+
+    /// Bytes allowed.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether the run must end: more than the limit is held, or a [`reserve`] was refused.
+    #[must_use]
+    pub fn over(&self) -> bool {
+        self.verdict().is_some()
+    }
+
+    /// Why the run must end, `None` while it may go on.
+    ///
+    /// A refused [`reserve`] is remembered for good: Rhai's `sort` swallows the errors of its comparer, and
+    /// the run must end all the same.
+    #[must_use]
+    pub fn verdict(&self) -> Option<OverMemory> {
+        let held = || OverMemory {
+            wanted: 0,
+            used: self.used.get(),
+            limit: self.limit,
+        };
+        self.refused
+            .get()
+            .or_else(|| (self.used.get() > self.limit).then(held))
+    }
+
+    /// Runs `f` with this account as the current one of the thread, then restores the one before it, also
+    /// when `f` panics. On a fiber, `f` must not suspend: charge around the resume, not inside it.
+    pub fn charge<R>(self: &Rc<Self>, f: impl FnOnce() -> R) -> R {
+        let _restore = Restore(swap_current(Some(Rc::clone(self))));
+        f()
+    }
+
+    fn grow(&self, bytes: usize) {
+        let used = self.used.get().saturating_add(bytes);
+        self.used.set(used);
+        if used > self.peak.get() {
+            self.peak.set(used);
+        }
+    }
+
+    fn shrink(&self, bytes: usize) {
+        self.used.set(self.used.get().saturating_sub(bytes));
+    }
+
+    fn check(&self, bytes: usize) -> Result<(), OverMemory> {
+        let used = self.used.get();
+        if bytes <= self.limit.saturating_sub(used) {
+            return Ok(());
+        }
+        Err(OverMemory {
+            wanted: bytes,
+            used,
+            limit: self.limit,
+        })
+    }
+}
+
+/// Runs `f` with no account current: for what is allocated on a fiber but handed to the rest of the process,
+/// which would otherwise stay charged for ever. On a fiber, `f` must not suspend.
+pub fn uncharged<R>(f: impl FnOnce() -> R) -> R {
+    let _restore = Restore(swap_current(None));
+    f()
+}
+
+/// Makes `next` the current account of this thread and returns the one before it.
+pub fn swap_current(next: Option<Rc<Account>>) -> Option<Rc<Account>> {
+    let next = next.map_or(ptr::null(), Rc::into_raw);
+    let previous = CURRENT.replace(next);
+    if previous.is_null() {
+        return None;
+    }
+    // SAFETY: a non-null `CURRENT` came from `Rc::into_raw` above, on this thread, and owns that strong count;
+    // it was just replaced, so the count is taken back exactly once.
+    Some(unsafe { Rc::from_raw(previous) })
+}
+
+/// Enters `bytes` that another thread allocated and the running script now owns.
+pub fn adopt(bytes: usize) {
+    with_current(|account| account.grow(bytes));
+}
+
+/// Whether the current account cannot take `bytes` more; `false` when none is current.
+#[must_use]
+pub fn would_exceed(bytes: usize) -> bool {
+    with_current(|account| account.check(bytes).is_err()).unwrap_or(false)
+}
+
+/// Asks the current account for room, to be called *before* allocating. Nothing is charged: the allocation
+/// itself will be. `Ok` when no account is current.
+///
+/// # Errors
+/// [`EvalAltResult::ErrorTerminated`] carrying [`OverMemory`] when `bytes` more would exceed the limit. It
+/// cannot be caught by the script, and the account's [`verdict`](Account::verdict) stays over from then on.
+pub fn reserve(bytes: usize) -> Result<(), Box<EvalAltResult>> {
+    let refusal = with_current(|account| {
+        let refusal = account.check(bytes).err();
+        if refusal.is_some() {
+            account.refused.set(account.refused.get().or(refusal));
+        }
+        refusal
+    });
+    match refusal.flatten() {
+        None => Ok(()),
+        Some(over) => {
+            Err(EvalAltResult::ErrorTerminated(Dynamic::from(over), Position::NONE).into())
+        }
+    }
+}
+
+/// Puts an account back as the current one when a scope ends, by return or by unwinding.
+struct Restore(Option<Rc<Account>>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        drop(swap_current(self.0.take()));
+    }
+}
+
+#[inline]
+fn with_current<R>(f: impl FnOnce(&Account) -> R) -> Option<R> {
+    CURRENT
+        .try_with(|current| {
+            // SAFETY: null, or kept alive by the strong count that `CURRENT` owns. `f` is only ever code of this
+            // file that touches cells: it does not replace `CURRENT` while the reference lives.
+            unsafe { current.get().as_ref() }.map(f)
+        })
+        .ok()
+        .flatten()
+}
+
+/// mimalloc, counting into the thread's current [`Account`].
+pub struct CountingAllocator;
+
+// SAFETY: each method forwards its arguments unchanged to `MiMalloc`, a correct global allocator, and returns
+// its answer unchanged. Counting touches only cells: it neither allocates nor unwinds.
+unsafe impl GlobalAlloc for CountingAllocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's contract is the callee's.
+        let block = unsafe { MiMalloc.alloc(layout) };
+        grown(block, layout.size())
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's contract is the callee's.
+        let block = unsafe { MiMalloc.alloc_zeroed(layout) };
+        grown(block, layout.size())
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { MiMalloc.dealloc(block, layout) };
+        with_current(|account| account.shrink(layout.size()));
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's contract is the callee's.
+        let block = unsafe { MiMalloc.realloc(block, layout, new_size) };
+        if !block.is_null() {
+            with_current(|account| match new_size.checked_sub(layout.size()) {
+                Some(more) => account.grow(more),
+                None => account.shrink(layout.size() - new_size),
+            });
+        }
+        block
+    }
+}
+
+/// Counts a fresh block, unless the allocation failed.
+#[inline]
+fn grown(block: *mut u8, bytes: usize) -> *mut u8 {
+    if !block.is_null() {
+        with_current(|account| account.grow(bytes));
+    }
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    const KB: usize = 1024;
+
+    #[test]
+    fn counts_only_what_is_allocated_while_it_is_current() {
+        let account = Account::new(100 * KB);
+        let _before: Vec<u8> = Vec::with_capacity(KB);
+        let held: Vec<u8> = account.charge(|| Vec::with_capacity(10 * KB));
+        let _after: Vec<u8> = Vec::with_capacity(KB);
+        assert_eq!(account.used(), 10 * KB);
+
+        account.charge(|| drop(held));
+        assert_eq!(account.used(), 0);
+        assert_eq!(account.peak(), 10 * KB);
+    }
+
+    #[test]
+    fn nested_accounts_are_charged_apart_and_restored() {
+        let (outer, inner) = (Account::new(KB), Account::new(KB));
+        outer.charge(|| {
+            let a: Vec<u8> = Vec::with_capacity(100);
+            let b: Vec<u8> = inner.charge(|| Vec::with_capacity(200));
+            let c: Vec<u8> = uncharged(|| Vec::with_capacity(400));
+            let d: Vec<u8> = Vec::with_capacity(800);
+            assert_eq!((outer.used(), inner.used()), (900, 200));
+            std::mem::forget((a, b, c, d));
+        });
+        assert!(swap_current(None).is_none());
+    }
+
+    #[test]
+    fn an_unwind_restores_the_account_before_it() {
+        let (outer, inner) = (Account::new(KB), Account::new(KB));
+        outer.charge(|| {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                inner.charge(|| std::panic::resume_unwind(Box::new(())));
+            }));
+            assert!(caught.is_err());
+            let before = outer.used();
+            let held: Vec<u8> = Vec::with_capacity(64);
+            assert_eq!(outer.used() - before, 64);
+            drop(held);
+        });
+    }
+
+    #[test]
+    fn growing_and_shrinking_in_place_is_counted() {
+        let account = Account::new(100 * KB);
+        account.charge(|| {
+            let mut bytes: Vec<u8> = Vec::with_capacity(KB);
+            bytes.reserve_exact(4 * KB);
+            assert_eq!(account.used(), 4 * KB);
+            bytes.shrink_to(2 * KB);
+            assert_eq!(account.used(), 2 * KB);
+            let zeroed = vec![0_u8; KB];
+            assert_eq!(account.used(), 3 * KB);
+            drop((bytes, zeroed));
+            assert_eq!(account.used(), 0);
+        });
+    }
+
+    #[test]
+    fn never_below_zero() {
+        let account = Account::new(KB);
+        let foreign: Vec<u8> = Vec::with_capacity(10 * KB);
+        account.charge(|| drop(foreign));
+        assert_eq!(account.used(), 0);
+        account.charge(|| {
+            let mut foreign: Vec<u8> = uncharged(|| Vec::with_capacity(10 * KB));
+            foreign.shrink_to(1);
+            assert_eq!(account.used(), 0);
+        });
+    }
+
+    #[test]
+    fn another_thread_frees_without_touching_the_account() {
+        let account = Account::new(100 * KB);
+        let sent: Vec<u8> = account.charge(|| Vec::with_capacity(10 * KB));
+        std::thread::spawn(move || drop(sent))
+            .join()
+            .expect("the thread ends");
+        assert_eq!(account.used(), 10 * KB);
+    }
+
+    #[test]
+    fn adopted_bytes_are_given_back_when_freed() {
+        let account = Account::new(100 * KB);
+        let received: Vec<u8> = Vec::with_capacity(10 * KB);
+        account.charge(|| {
+            adopt(received.capacity());
+            assert_eq!(account.used(), 10 * KB);
+            drop(received);
+            assert_eq!(account.used(), 0);
+        });
+    }
+
+    #[test]
+    fn the_allocator_does_not_refuse_but_the_account_is_over() {
+        let account = Account::new(KB);
+        let held: Vec<u8> = account.charge(|| Vec::with_capacity(KB + 1));
+        assert!(account.over());
+        assert_eq!(
+            account.verdict(),
+            Some(OverMemory {
+                wanted: 0,
+                used: KB + 1,
+                limit: KB
+            })
+        );
+        account.charge(|| drop(held));
+        assert!(!account.over());
+    }
+
+    #[test]
+    fn reserve_refuses_before_allocating_and_stays_refused() {
+        let account = Account::new(KB);
+        account.charge(|| {
+            assert!(reserve(KB).is_ok());
+            assert!(!would_exceed(KB) && would_exceed(KB + 1));
+            assert!(!account.over());
+
+            let error = reserve(usize::MAX).expect_err("over the limit");
+            let EvalAltResult::ErrorTerminated(token, _) = *error else {
+                panic!("a catchable error: {error}");
+            };
+            let wanted = OverMemory {
+                wanted: usize::MAX,
+                used: 0,
+                limit: KB,
+            };
+            assert_eq!(token.try_cast::<OverMemory>(), Some(wanted));
+            assert_eq!(account.verdict(), Some(wanted));
+        });
+        assert!(account.over());
+    }
+
+    #[test]
+    fn without_an_account_everything_is_allowed() {
+        assert!(reserve(usize::MAX).is_ok());
+        assert!(!would_exceed(usize::MAX));
+    }
+
+    #[test]
+    fn a_suspended_scope_cannot_leave_a_dangling_account() {
+        // What a fiber that suspends inside `charge` does: scopes end in the wrong order.
+        let first = Restore(swap_current(Some(Account::new(KB))));
+        let second = Restore(swap_current(Some(Account::new(KB))));
+        drop(first);
+        drop(second);
+        let _still_alive: Vec<u8> = Vec::with_capacity(64);
+        drop(swap_current(None));
+    }
+}

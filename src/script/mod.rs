@@ -1,0 +1,3 @@
+//! The script runtime.
+
+pub mod account;
