@@ -1,8 +1,5 @@
 //! Ryemill runs background jobs that are Rhai scripts.
 
+pub mod broker;
 pub mod job;
 pub mod script;
-
-/// Counts what script runs hold; here so that every binary and test has it.
-#[global_allocator]
-static ALLOCATOR: script::account::CountingAllocator = script::account::CountingAllocator;

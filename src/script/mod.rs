@@ -1,3 +1,3 @@
-//! The script runtime.
+//! Scripts: loading, running, and what they may call. Knows the domain; knows neither broker nor HTTP server.
 
-pub mod account;
+pub mod ports;
