@@ -3,6 +3,7 @@
 //! Start with [`record`] (the job as everybody sees it) and [`state`] (the one table of transitions).
 
 pub mod id;
+pub mod limits;
 pub mod outcome;
 pub mod record;
 pub mod retry;
@@ -10,8 +11,10 @@ pub mod schema;
 pub mod spec;
 pub mod state;
 pub mod time;
+pub mod units;
 
 pub use id::{JobId, JobName, QueueName, RequestId, RunToken, Version, WorkerId};
+pub use limits::Limits;
 pub use outcome::{ErrorKind, JobError, Outcome, RunEnd};
 pub use record::{Attempt, FileInfo, Job, Json, LogLevel, LogLine, Priority, Progress};
 pub use retry::Backoff;
