@@ -7,15 +7,9 @@ use std::time::Duration;
 
 /// The longest duration that can be written, ten years: far above any use, far below where adding it to a
 /// timestamp could overflow.
-pub const MAX_DURATION: Duration = Duration::from_secs(3650 * 86_400);
+pub const MAX_DURATION: Duration = Duration::from_hours(3650 * 24);
 
-const DURATION_UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 const SIZE_UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
 const DURATIONS: &str = "a whole number and a unit: 250ms, 2s, 5m, 1h, 1d";
@@ -34,18 +28,13 @@ pub struct UnitError {
 }
 
 /// Parses a duration, at most [`MAX_DURATION`], in steps of a millisecond. "0s" is a duration.
+///
+/// # Errors
+/// Any other form; the error says what was given, what is wrong with it and what is accepted.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    let error = |reason: String| UnitError {
-        what: "duration",
-        given: shown(text),
-        reason,
-        accepted: DURATIONS,
-    };
+    let error = |reason: String| UnitError { what: "duration", given: shown(text), reason, accepted: DURATIONS };
     let (number, unit) = split(text).map_err(error)?;
-    let millis_per_unit = DURATION_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|(_, n)| *n);
+    let millis_per_unit = DURATION_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, n)| *n);
     let millis = match millis_per_unit {
         Some(per_unit) => number.checked_mul(per_unit),
         None if unit.is_empty() => return Err(error("it has no unit".into())),
@@ -58,13 +47,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 }
 
 /// Parses a size in bytes.
+///
+/// # Errors
+/// Any other form; the error says what was given, what is wrong with it and what is accepted.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
-    let error = |reason: String| UnitError {
-        what: "size",
-        given: shown(text),
-        reason,
-        accepted: SIZES,
-    };
+    let error = |reason: String| UnitError { what: "size", given: shown(text), reason, accepted: SIZES };
     let (number, unit) = split(text).map_err(error)?;
     let bytes = match SIZE_UNITS.iter().find(|(name, _)| *name == unit) {
         Some((_, per_unit)) => number.checked_mul(*per_unit),
@@ -72,9 +59,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
         None => return Err(error(unknown_unit(unit, &SIZE_UNITS))),
     };
     // i64 is what the stores and the scripts count in.
-    bytes
-        .filter(|bytes| i64::try_from(*bytes).is_ok())
-        .ok_or_else(|| error("it is too large".into()))
+    bytes.filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or_else(|| error("it is too large".into()))
 }
 
 /// Prints a duration in the largest unit that holds it exactly; parts below a millisecond are cut off.
@@ -98,17 +83,12 @@ pub fn format_size(bytes: u64) -> String {
 }
 
 fn largest_exact(value: u64, units: &[(&'static str, u64)]) -> Option<(&'static str, u64)> {
-    units
-        .iter()
-        .copied()
-        .find(|(_, per_unit)| value.is_multiple_of(*per_unit))
+    units.iter().copied().find(|(_, per_unit)| value.is_multiple_of(*per_unit))
 }
 
 /// Number and unit of a text, or why it has no number in front.
 fn split(text: &str) -> Result<(u64, &str), String> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     if text.is_empty() {
         return Err("it is empty".into());
@@ -119,9 +99,7 @@ fn split(text: &str) -> Result<(u64, &str), String> {
     if unit.starts_with(['.', ',']) {
         return Err("fractions are not accepted, use a smaller unit".into());
     }
-    let number = digits
-        .parse()
-        .map_err(|_| String::from("the number is too large"))?;
+    let number = digits.parse().map_err(|_| String::from("the number is too large"))?;
     Ok((number, unit))
 }
 
@@ -138,20 +116,13 @@ fn unknown_unit(unit: &str, units: &[(&str, u64)]) -> String {
 }
 
 fn same_first_letter(a: &str, b: &str) -> bool {
-    a.chars()
-        .zip(b.trim_start().chars())
-        .next()
-        .is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b))
+    a.chars().zip(b.trim_start().chars()).next().is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b))
 }
 
 /// The given text, made safe to put into one line of an error: control characters escaped, cut at 60 characters.
 fn shown(text: &str) -> String {
     let escaped: String = text.chars().take(60).flat_map(char::escape_debug).collect();
-    if text.chars().nth(60).is_some() {
-        escaped + "…"
-    } else {
-        escaped
-    }
+    if text.chars().nth(60).is_some() { escaped + "…" } else { escaped }
 }
 
 #[cfg(test)]
@@ -171,23 +142,15 @@ mod tests {
             ("007s", 7_000),
             ("3650d", 3650 * 86_400_000),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }
 
     #[test]
     fn sizes_of_every_unit() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("1048576", 1 << 20),
-            ("512KiB", 512 << 10),
-            ("64MiB", 64 << 20),
-            ("1GiB", 1 << 30),
-        ] {
+        for (text, bytes) in
+            [("0", 0), ("1048576", 1 << 20), ("512KiB", 512 << 10), ("64MiB", 64 << 20), ("1GiB", 1 << 30)]
+        {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
     }
@@ -199,24 +162,15 @@ mod tests {
             ("30", "`30`: it has no unit"),
             ("s", "`s`: it does not begin with a whole number"),
             ("-1s", "`-1s`: it does not begin with a whole number"),
-            (
-                "1.5s",
-                "`1.5s`: fractions are not accepted, use a smaller unit",
-            ),
+            ("1.5s", "`1.5s`: fractions are not accepted, use a smaller unit"),
             ("5min", "`5min`: `min` is not a unit, did you mean `m`?"),
             ("5 m", "`5 m`: ` m` is not a unit, did you mean `m`?"),
             ("2S", "`2S`: `S` is not a unit, did you mean `s`?"),
             ("1h30m", "`1h30m`: `h30m` is not a unit, did you mean `h`?"),
             ("3y", "`3y`: `y` is not a unit"),
             ("3651d", "`3651d`: it is longer than 3650d"),
-            (
-                "18446744073709551615d",
-                "`18446744073709551615d`: it is longer than 3650d",
-            ),
-            (
-                "99999999999999999999s",
-                "`99999999999999999999s`: the number is too large",
-            ),
+            ("18446744073709551615d", "`18446744073709551615d`: it is longer than 3650d"),
+            ("99999999999999999999s", "`99999999999999999999s`: the number is too large"),
             ("1\ns", "`1\\ns`: `\\ns` is not a unit, did you mean `s`?"),
         ] {
             let (given, reason) = fault.split_once(": ").unwrap();
@@ -234,10 +188,7 @@ mod tests {
         ] {
             let error = parse_size(text).unwrap_err();
             assert_eq!(error.reason, reason);
-            assert_eq!(
-                error.to_string(),
-                format!("`{text}` is not a size: {reason} (accepted: {SIZES})")
-            );
+            assert_eq!(error.to_string(), format!("`{text}` is not a size: {reason} (accepted: {SIZES})"));
         }
     }
 
