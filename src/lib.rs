@@ -4,3 +4,8 @@ pub mod broker;
 pub mod config;
 pub mod job;
 pub mod script;
+pub mod shutdown;
+
+/// Counts what script runs hold; here, so that every binary and test of the crate has it.
+#[global_allocator]
+static ALLOCATOR: script::account::CountingAllocator = script::account::CountingAllocator;

@@ -55,17 +55,10 @@ pub struct OverMemory {
 
 impl fmt::Display for OverMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            wanted,
-            used,
-            limit,
-        } = self;
+        let Self { wanted, used, limit } = self;
         match wanted {
             0 => write!(f, "{used} bytes in use, the limit is {limit} bytes"),
-            _ => write!(
-                f,
-                "{wanted} more bytes needed with {used} in use, the limit is {limit} bytes"
-            ),
+            _ => write!(f, "{wanted} more bytes needed with {used} in use, the limit is {limit} bytes"),
         }
     }
 }
@@ -74,12 +67,7 @@ impl Account {
     /// An account that may hold `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Rc<Self> {
-        Rc::new(Self {
-            used: Cell::new(0),
-            peak: Cell::new(0),
-            limit,
-            refused: Cell::new(None),
-        })
+        Rc::new(Self { used: Cell::new(0), peak: Cell::new(0), limit, refused: Cell::new(None) })
     }
 
     /// Bytes held now.
@@ -112,14 +100,8 @@ impl Account {
     /// the run must end all the same.
     #[must_use]
     pub fn verdict(&self) -> Option<OverMemory> {
-        let held = || OverMemory {
-            wanted: 0,
-            used: self.used.get(),
-            limit: self.limit,
-        };
-        self.refused
-            .get()
-            .or_else(|| (self.used.get() > self.limit).then(held))
+        let held = || OverMemory { wanted: 0, used: self.used.get(), limit: self.limit };
+        self.refused.get().or_else(|| (self.used.get() > self.limit).then(held))
     }
 
     /// Runs `f` with this account as the current one of the thread, then restores the one before it, also
@@ -146,11 +128,7 @@ impl Account {
         if bytes <= self.limit.saturating_sub(used) {
             return Ok(());
         }
-        Err(OverMemory {
-            wanted: bytes,
-            used,
-            limit: self.limit,
-        })
+        Err(OverMemory { wanted: bytes, used, limit: self.limit })
     }
 }
 
@@ -200,9 +178,7 @@ pub fn reserve(bytes: usize) -> Result<(), Box<EvalAltResult>> {
     });
     match refusal.flatten() {
         None => Ok(()),
-        Some(over) => {
-            Err(EvalAltResult::ErrorTerminated(Dynamic::from(over), Position::NONE).into())
-        }
+        Some(over) => Err(EvalAltResult::ErrorTerminated(Dynamic::from(over), Position::NONE).into()),
     }
 }
 
@@ -360,9 +336,7 @@ mod tests {
     fn another_thread_frees_without_touching_the_account() {
         let account = Account::new(100 * KB);
         let sent: Vec<u8> = account.charge(|| Vec::with_capacity(10 * KB));
-        std::thread::spawn(move || drop(sent))
-            .join()
-            .expect("the thread ends");
+        std::thread::spawn(move || drop(sent)).join().expect("the thread ends");
         assert_eq!(account.used(), 10 * KB);
     }
 
@@ -383,14 +357,7 @@ mod tests {
         let account = Account::new(KB);
         let held: Vec<u8> = account.charge(|| Vec::with_capacity(KB + 1));
         assert!(account.over());
-        assert_eq!(
-            account.verdict(),
-            Some(OverMemory {
-                wanted: 0,
-                used: KB + 1,
-                limit: KB
-            })
-        );
+        assert_eq!(account.verdict(), Some(OverMemory { wanted: 0, used: KB + 1, limit: KB }));
         account.charge(|| drop(held));
         assert!(!account.over());
     }
@@ -407,11 +374,7 @@ mod tests {
             let EvalAltResult::ErrorTerminated(token, _) = *error else {
                 panic!("a catchable error: {error}");
             };
-            let wanted = OverMemory {
-                wanted: usize::MAX,
-                used: 0,
-                limit: KB,
-            };
+            let wanted = OverMemory { wanted: usize::MAX, used: 0, limit: KB };
             assert_eq!(token.try_cast::<OverMemory>(), Some(wanted));
             assert_eq!(account.verdict(), Some(wanted));
         });

@@ -1,0 +1,3 @@
+//! Checking versions of standard functions.
+
+pub fn register(_engine: &mut rhai::Engine) {}

@@ -1,0 +1,123 @@
+//! One fault of a script, found before it runs, and its one rendering: file, line, caret, hint.
+
+use std::fmt;
+
+use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
+use rhai::Position;
+use serde::Serialize;
+
+/// What is wrong where.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Fault {
+    /// Below the jobs folder.
+    pub file: String,
+    /// 1-based; absent when the fault is the file's as a whole.
+    pub line: Option<usize>,
+    /// 1-based, in characters.
+    pub column: Option<usize>,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    #[must_use]
+    pub fn new(file: &str, at: Position, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            line: at.line(),
+            column: at.line().map(|_| at.position().unwrap_or(1)),
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The error card: message, place, the line with a caret, hint. `source` is the file's text.
+    #[must_use]
+    pub fn card(&self, source: &str, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let place: Element<'_> = match self.span(source) {
+            Some(span) => {
+                Snippet::source(source).path(self.file.as_str()).annotation(AnnotationKind::Primary.span(span)).into()
+            }
+            None => Origin::path(self.file.as_str()).into(),
+        };
+        let mut group = Level::ERROR.primary_title(self.message.as_str()).element(place);
+        if let Some(hint) = &self.hint {
+            group = group.element(Level::HELP.message(hint.as_str()));
+        }
+        renderer.render(&[group])
+    }
+
+    /// The byte range of the place: the word that starts there.
+    fn span(&self, source: &str) -> Option<std::ops::Range<usize>> {
+        let (line, column) = (self.line?, self.column?);
+        let start: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
+        let text = source.get(start..)?.lines().next().unwrap_or("");
+        let from = text.char_indices().nth(column - 1).map_or(text.len(), |(at, _)| at);
+        let word = text[from..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').map(char::len_utf8).sum();
+        let one = text[from..].chars().next().map_or(0, char::len_utf8);
+        Some(start + from..start + from + one.max(word))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, " ({hint})")?;
+        }
+        Ok(())
+    }
+}
+
+/// The known word nearest to what was written, as a hint; none when nothing is near.
+#[must_use]
+pub fn near<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    known
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(written, word), word))
+        .filter(|(distance, word)| *distance <= word.len().max(written.len()).div_ceil(3))
+        .min()
+        .map(|(_, word)| format!("did you mean `{word}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_shows_place_caret_and_hint() {
+        let source = "const JOB = #{\n    queu: \"mail\",\n};\n";
+        let fault =
+            Fault::new("email.rhai", Position::new(2, 5), "unknown key `queu`").with_hint("did you mean `queue`?");
+        let card = fault.card(source, false);
+        assert!(card.contains("email.rhai:2:5"), "{card}");
+        assert!(card.contains("^^^^"), "{card}");
+        assert!(card.contains("did you mean `queue`?"), "{card}");
+    }
+
+    #[test]
+    fn a_place_outside_the_source_is_no_panic() {
+        for (line, column) in [(1, 1), (9, 9), (1, 400)] {
+            let _ = Fault::new("a.rhai", Position::new(line, column), "x").card("é", false);
+        }
+        let _ = Fault::new("a.rhai", Position::NONE, "x").card("", false);
+    }
+
+    #[test]
+    fn near_words_are_found() {
+        assert_eq!(near("quue", ["queue", "timeout"]).as_deref(), Some("did you mean `queue`?"));
+        assert_eq!(near("zzzz", ["queue", "timeout"]), None);
+    }
+}

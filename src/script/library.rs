@@ -1,0 +1,348 @@
+//! The scripts of a jobs folder: loaded, checked, hashed, and swapped as one immutable snapshot.
+//!
+//! Holds sources and metadata only, so it crosses threads; each executor thread compiles for itself. What fails its
+//! checks never replaces what runs: the good version stays, and the fault is shown. A run keeps the `Arc<Script>` that it
+//! began with to its end.
+
+mod folder;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use rhai::{AST, Engine, OptimizationLevel, Position};
+use tokio::sync::watch as signal;
+
+use self::folder::Contents;
+use super::diagnostics::{Fault, near};
+use super::services::templates::Templates;
+use super::{engine, metadata};
+use crate::job::time::SystemClock;
+use crate::job::{Clock, JobName, JobType, PayloadSchema, Timestamp, Version};
+
+/// One version of one job script, with all it needs to run.
+#[derive(Debug)]
+pub struct Script {
+    pub job_type: JobType,
+    /// `NAME.rhai`.
+    pub file: String,
+    pub source: Arc<str>,
+    /// Every module it imports, directly or through others: path without `.rhai` → source.
+    pub modules: BTreeMap<String, Arc<str>>,
+    pub templates: Arc<Templates>,
+    schema: PayloadSchema,
+}
+
+impl Script {
+    #[must_use]
+    pub fn schema(&self) -> &PayloadSchema {
+        &self.schema
+    }
+
+    /// The text of the script's own file or of one of its modules.
+    #[must_use]
+    pub fn source_of(&self, file: &str) -> Option<&str> {
+        if file == self.file {
+            return Some(&self.source);
+        }
+        self.modules.get(file.strip_suffix(".rhai")?).map(AsRef::as_ref)
+    }
+}
+
+/// A version that did not pass its checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    pub name: JobName,
+    pub version: Version,
+    /// The error cards of all its faults.
+    pub reason: String,
+    pub at: Timestamp,
+}
+
+/// What is live now.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    pub scripts: BTreeMap<JobName, Arc<Script>>,
+    pub refused: Vec<Refused>,
+    /// Every fault in the folder, scripts, modules and templates alike, with the text of the file it is in.
+    pub faults: Vec<(Fault, Arc<str>)>,
+}
+
+/// A jobs folder, live.
+#[derive(Debug)]
+pub struct Library {
+    dir: PathBuf,
+    live: ArcSwap<Snapshot>,
+    contents: Mutex<Contents>,
+    changes: signal::Sender<u64>,
+}
+
+impl Library {
+    /// Loads a folder. Faults of scripts are no error: see [`Snapshot::faults`].
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn load(dir: &Path) -> std::io::Result<Arc<Self>> {
+        let contents = Contents::read(dir)?;
+        let snapshot = build(&contents.accepted, &Snapshot::default());
+        Ok(Arc::new(Self {
+            dir: std::path::absolute(dir)?,
+            live: ArcSwap::from_pointee(snapshot),
+            contents: Mutex::new(contents),
+            changes: signal::Sender::new(0),
+        }))
+    }
+
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.live.load_full()
+    }
+
+    /// Counts the swaps.
+    #[must_use]
+    pub fn changes(&self) -> signal::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Looks at the folder and takes what has stood still long enough; `renamed` files are taken at once. Answers
+    /// whether something is still moving, so that another look is worth it soon.
+    ///
+    /// # Errors
+    /// When the folder cannot be read; what is live stays.
+    pub fn look(&self, now: Instant, renamed: &BTreeSet<String>) -> std::io::Result<bool> {
+        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = contents.look(&self.dir, now, renamed)?;
+        if changed {
+            let next = build(&contents.accepted, &self.live.load());
+            report(&self.live.load(), &next);
+            self.live.store(Arc::new(next));
+            self.changes.send_modify(|count| *count += 1);
+        }
+        Ok(contents.is_moving())
+    }
+}
+
+/// Says what a swap changed.
+fn report(before: &Snapshot, after: &Snapshot) {
+    for (name, script) in &after.scripts {
+        let old = before.scripts.get(name).map(|old| &old.job_type.version);
+        if old != Some(&script.job_type.version) {
+            tracing::info!(job_name = %name, script_version = %script.job_type.version, "script loaded");
+        }
+    }
+    for name in before.scripts.keys().filter(|name| !after.scripts.contains_key(*name)) {
+        tracing::warn!(job_name = %name, "script removed: its jobs wait until it is back");
+    }
+    for refused in after.refused.iter().filter(|refused| !before.refused.contains(refused)) {
+        tracing::error!(
+            job_name = %refused.name, script_version = %refused.version,
+            "script refused, the version before stays live:\n{}", refused.reason
+        );
+    }
+}
+
+/// Everything about one build of a snapshot.
+struct Build<'a> {
+    files: &'a BTreeMap<String, Arc<str>>,
+    /// Without optimisation, so that places are exact.
+    checker: Engine,
+    /// As executor threads have it.
+    engine: Engine,
+    /// Module path → what it imports, or its faults.
+    modules: BTreeMap<String, Result<Vec<String>, Vec<Fault>>>,
+    faults: Vec<(Fault, Arc<str>)>,
+}
+
+fn build(files: &BTreeMap<String, Arc<str>>, before: &Snapshot) -> Snapshot {
+    let mut checker = engine::build();
+    checker.set_optimization_level(OptimizationLevel::None);
+    let mut build = Build { files, checker, engine: engine::build(), modules: BTreeMap::new(), faults: Vec::new() };
+    build.read_modules();
+    let templates = build.read_templates(before);
+    let mut next = Snapshot::default();
+    for (file, source) in files.iter().filter(|(file, _)| !file.contains('/')) {
+        let Some(stem) = file.strip_suffix(".rhai") else { continue };
+        let name = match JobName::new(stem) {
+            Ok(name) => name,
+            Err(error) => {
+                let fault = Fault::new(file, Position::NONE, error.to_string());
+                build.faults.push((fault, Arc::clone(source)));
+                continue;
+            }
+        };
+        let old = before.scripts.get(&name);
+        match build.read_script(&name, file, source, &templates) {
+            Ok(script) => {
+                next.scripts.insert(name, script);
+            }
+            Err((version, faults)) => {
+                let earlier = before.refused.iter().find(|known| known.name == name && known.version == version);
+                next.refused.push(earlier.cloned().unwrap_or_else(|| Refused {
+                    name: name.clone(),
+                    version,
+                    reason: build.cards(&faults),
+                    at: SystemClock.now(),
+                }));
+                build.add_faults(faults);
+                // The good version stays, with the templates of now.
+                next.scripts.extend(old.map(|old| (name, Arc::clone(old))));
+            }
+        }
+    }
+    next.faults = build.faults;
+    next
+}
+
+impl Build<'_> {
+    fn source(&self, file: &str) -> Arc<str> {
+        self.files.get(file).cloned().unwrap_or_else(|| "".into())
+    }
+
+    fn add_faults(&mut self, faults: Vec<Fault>) {
+        for fault in faults {
+            let source = self.source(&fault.file);
+            if !self.faults.iter().any(|(known, _)| *known == fault) {
+                self.faults.push((fault, source));
+            }
+        }
+    }
+
+    fn cards(&self, faults: &[Fault]) -> String {
+        faults.iter().map(|fault| fault.card(&self.source(&fault.file), false)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Compiles without optimising; the AST is for reading only.
+    fn parse(&self, file: &str, source: &str) -> Result<AST, Vec<Fault>> {
+        if source.trim().is_empty() {
+            return Err(vec![Fault::new(file, Position::NONE, "the file is empty")]);
+        }
+        engine::compile(&self.checker, file, source)
+            .map_err(|error| vec![Fault::new(file, error.position(), error.err_type().to_string())])
+    }
+
+    fn read_modules(&mut self) {
+        let files = self.files.iter().filter(|(file, _)| file.starts_with("lib/") && file.ends_with(".rhai"));
+        let mut modules = BTreeMap::new();
+        for (file, source) in files {
+            let imports = self.parse(file, source).and_then(|ast| {
+                metadata::check_module(file, &ast)?;
+                Ok(metadata::imports(file, &ast)?.into_iter().map(|(path, _)| path).collect())
+            });
+            modules.insert(file.trim_end_matches(".rhai").to_owned(), imports);
+        }
+        let faults = modules.values().filter_map(|read| read.as_ref().err()).flatten().cloned().collect();
+        self.modules = modules;
+        self.add_faults(faults);
+    }
+
+    /// The templates of now, or the ones before when a template of now does not compile.
+    fn read_templates(&mut self, before: &Snapshot) -> Arc<Templates> {
+        let sources: BTreeMap<String, Arc<str>> = self
+            .files
+            .iter()
+            .filter_map(|(file, source)| Some((file.strip_prefix("templates/")?.to_owned(), Arc::clone(source))))
+            .collect();
+        match Templates::new(sources) {
+            Ok(templates) => Arc::new(templates),
+            Err(errors) => {
+                let faults = errors
+                    .into_iter()
+                    .map(|error| {
+                        let at = error.line.and_then(|line| u16::try_from(line).ok());
+                        let at = at.map_or(Position::NONE, |line| Position::new(line, 1));
+                        Fault::new(&format!("templates/{}", error.name), at, error.message)
+                    })
+                    .collect();
+                self.add_faults(faults);
+                before.scripts.values().next().map_or_else(Arc::default, |script| Arc::clone(&script.templates))
+            }
+        }
+    }
+
+    /// One script, checked; on a fault its version, so that it can be named, and all its faults.
+    fn read_script(
+        &self,
+        name: &JobName,
+        file: &str,
+        source: &Arc<str>,
+        templates: &Arc<Templates>,
+    ) -> Result<Arc<Script>, (Version, Vec<Fault>)> {
+        let alone = || Version::of(&[source.as_bytes()]);
+        let ast = self.parse(file, source).map_err(|faults| (alone(), faults))?;
+        let mut faults = Vec::new();
+        let modules = match metadata::imports(file, &ast) {
+            Ok(imports) => self.closure(file, &imports, &mut faults),
+            Err(more) => {
+                faults.extend(more);
+                BTreeMap::new()
+            }
+        };
+        let mut parts = vec![source.as_bytes()];
+        parts.extend(modules.iter().flat_map(|(path, source)| [path.as_bytes(), source.as_bytes()]));
+        let version = Version::of(&parts);
+        let spec = metadata::read(file, &ast).unwrap_or_else(|more| {
+            faults.extend(more);
+            crate::job::JobSpec::default()
+        });
+        // What threads will compile must compile: the optimiser finds faults of its own.
+        if let (true, Err(error)) = (faults.is_empty(), engine::compile(&self.engine, file, source)) {
+            faults.push(Fault::new(file, error.position(), error.err_type().to_string()));
+        }
+        let schema = PayloadSchema::compile(&spec.schema);
+        match schema {
+            Ok(schema) if faults.is_empty() => Ok(Arc::new(Script {
+                job_type: JobType { name: name.clone(), version, description: description(ast.doc()), spec },
+                file: file.to_owned(),
+                source: Arc::clone(source),
+                modules,
+                templates: Arc::clone(templates),
+                schema,
+            })),
+            Ok(_) | Err(_) => Err((version, faults)),
+        }
+    }
+
+    /// All modules that a script needs. A module that is not there or is faulty is a fault of the script too.
+    fn closure(
+        &self,
+        file: &str,
+        imports: &[(String, Position)],
+        faults: &mut Vec<Fault>,
+    ) -> BTreeMap<String, Arc<str>> {
+        let mut found = BTreeMap::new();
+        for (path, at) in imports {
+            let mut open = vec![path.clone()];
+            while let Some(path) = open.pop() {
+                if found.contains_key(&path) {
+                    continue;
+                }
+                match self.modules.get(&path) {
+                    Some(Ok(imports)) => {
+                        found.insert(path.clone(), self.source(&format!("{path}.rhai")));
+                        open.extend(imports.iter().cloned());
+                    }
+                    Some(Err(theirs)) => faults.extend(theirs.iter().cloned()),
+                    None => {
+                        let mut fault = Fault::new(file, *at, format!("there is no module `{path}`"));
+                        fault.hint = near(&path, self.modules.keys().map(String::as_str))
+                            .or_else(|| Some(format!("it would be the file jobs/{path}.rhai")));
+                        faults.push(fault);
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The `//!` text without its marks.
+fn description(doc: &str) -> String {
+    let lines: Vec<&str> = doc.lines().map(|line| line.trim_start_matches("//!").trim()).collect();
+    lines.join("\n").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use std::fs;
+use std::time::Duration;
+
+use super::folder::STANDS_STILL;
+use super::*;
+
+const NOOP: &str = "//! Does nothing.\nconst JOB = #{};\nfn run(job) { 1 }\n";
+
+fn name(text: &str) -> JobName {
+    JobName::new(text).unwrap()
+}
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (file, text) in files {
+        let path = dir.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+/// Looks twice, as far apart as a file must stand still.
+fn settle(library: &Library) {
+    let now = Instant::now();
+    library.look(now, &BTreeSet::new()).unwrap();
+    library.look(now + STANDS_STILL, &BTreeSet::new()).unwrap();
+}
+
+#[test]
+fn a_script_in_the_folder_is_a_job_type() {
+    let dir = folder(&[("noop.rhai", NOOP), ("noop.test.rhai", "broken ("), ("notes.txt", "x")]);
+    let snapshot = Library::load(dir.path()).unwrap().snapshot();
+    assert_eq!(snapshot.scripts.keys().map(JobName::as_str).collect::<Vec<_>>(), ["noop"]);
+    assert_eq!(snapshot.scripts[&name("noop")].job_type.description, "Does nothing.");
+    assert!(snapshot.faults.is_empty(), "{:?}", snapshot.faults);
+}
+
+#[test]
+fn all_keys_of_const_job_are_read() {
+    let text = r#"
+        const JOB = #{
+            queue: "mail", priority: 9, timeout: "30s", max_attempts: 5, memory: "8MiB",
+            backoff: #{ kind: "fixed", first: "1s", max: "10m", jitter: 0.5 },
+            payload: #{ type: "object", required: ["n"], properties: #{ n: #{ type: "integer", minimum: -3 } } },
+            examples: [#{ n: -1 }], keep: #{ succeeded: "1h", failed: "2d" },
+            allow: #{ hosts: ["API.example.com"], secrets: ["TOKEN"], databases: ["sales"] },
+        };
+        fn run(job) { () }
+    "#;
+    let dir = folder(&[("full.rhai", text)]);
+    let snapshot = Library::load(dir.path()).unwrap().snapshot();
+    let spec = &snapshot.scripts[&name("full")].job_type.spec;
+    assert_eq!(spec.queue.as_str(), "mail");
+    assert_eq!(spec.priority.get(), 9);
+    assert_eq!(spec.timeout, Duration::from_secs(30));
+    assert_eq!(spec.max_attempts, 5);
+    assert_eq!(spec.memory, 8 << 20);
+    assert_eq!(spec.backoff.first, Duration::from_secs(1));
+    assert_eq!(spec.examples, [serde_json::json!({ "n": -1 })]);
+    assert_eq!(spec.keep.failed, Duration::from_secs(2 * 86_400));
+    assert_eq!(spec.allow.hosts, ["api.example.com"]);
+    assert_eq!(spec.allow.secrets, ["token"]);
+}
+
+#[test]
+fn every_fault_is_told_with_its_line() {
+    let faulty = [
+        ("const JOB = #{ queu: \"a\" };\nfn run(job) {}", 1, "`queu` is no key"),
+        ("const JOB = #{\n  timeout: \"5 parsecs\" };\nfn run(job) {}", 2, "timeout"),
+        ("const JOB = #{ priority: 12 };\nfn run(job) {}", 1, "0 to 9"),
+        ("const JOB = #{ timeout: 5 };\nfn run(job) {}", 1, "duration"),
+        ("const N = 1;\nconst JOB = #{ max_attempts: N + 1 };\nfn run(job) {}", 2, "must be literal"),
+        ("const JOB = #{};\nlet x = 1;\nfn run(job) {}", 2, "`let` has no use"),
+        ("const JOB = #{};\nprint(1);\nfn run(job) {}", 2, "holds only"),
+        ("const JOB = #{};\nconst JOB = #{};\nfn run(job) {}", 2, "twice"),
+        ("const JOB = #{ unique: true };\nfn run(job) {}", 1, "reserved"),
+        ("const JOB = #{\n payload: #{ type: \"objekt\" } };\nfn run(job) {}", 2, "schema"),
+        ("const JOB = #{ payload: #{ type: \"object\" },\n examples: [ 1 ] };\nfn run(job) {}", 2, "does not fit"),
+        ("const JOB = #{};\nimport \"lib/nope\" as n;\nfn run(job) {}", 2, "no module"),
+        ("const JOB = #{};\nimport \"../etc\" as n;\nfn run(job) {}", 2, "no module of this jobs folder"),
+        ("const JOB = #{};\nfn run(job) {\n  let x = ;\n}", 3, ""),
+        ("const JOB = #{};\nfn run(job) {\n  eval(\"1\")\n}", 3, "eval"),
+    ];
+    for (text, line, message) in faulty {
+        let dir = folder(&[("bad.rhai", text)]);
+        let snapshot = Library::load(dir.path()).unwrap().snapshot();
+        assert!(snapshot.scripts.is_empty(), "{text}");
+        let found = &snapshot.faults;
+        assert!(
+            found.iter().any(|(fault, _)| fault.line == Some(line) && fault.message.contains(message)),
+            "{text}\n{found:#?}"
+        );
+    }
+    for (text, message) in [
+        ("fn run(job) {}", "no `const JOB`"),
+        ("const JOB = #{};", "no `fn run(job)`"),
+        ("const JOB = #{}; fn run() {}", "one parameter"),
+        ("  \n", "empty"),
+    ] {
+        let dir = folder(&[("bad.rhai", text)]);
+        let snapshot = Library::load(dir.path()).unwrap().snapshot();
+        assert!(snapshot.faults.iter().any(|(fault, _)| fault.message.contains(message)), "{:?}", snapshot.faults);
+    }
+}
+
+#[test]
+fn all_faults_of_a_file_come_at_once() {
+    let text = "const JOB = #{ queu: 1, priority: 99, timeout: 3 };\nlet x = 1;\n";
+    let dir = folder(&[("bad.rhai", text)]);
+    let snapshot = Library::load(dir.path()).unwrap().snapshot();
+    assert_eq!(snapshot.faults.len(), 5, "{:?}", snapshot.faults);
+}
+
+#[test]
+fn an_edit_goes_live_when_it_stands_still_and_a_broken_one_never() {
+    let dir = folder(&[("noop.rhai", NOOP)]);
+    let library = Library::load(dir.path()).unwrap();
+    let first = library.snapshot().scripts[&name("noop")].job_type.version.clone();
+
+    fs::write(dir.path().join("noop.rhai"), NOOP.replace('1', "2")).unwrap();
+    let now = Instant::now();
+    assert!(library.look(now, &BTreeSet::new()).unwrap(), "it moves");
+    assert_eq!(library.snapshot().scripts[&name("noop")].job_type.version, first);
+    assert!(!library.look(now + STANDS_STILL, &BTreeSet::new()).unwrap());
+    let second = library.snapshot().scripts[&name("noop")].job_type.version.clone();
+    assert_ne!(second, first);
+
+    for broken in ["const JOB = #{};\nfn run(job) { let = 1 }", "", "\u{0}\u{1}"] {
+        fs::write(dir.path().join("noop.rhai"), broken).unwrap();
+        settle(&library);
+        let snapshot = library.snapshot();
+        assert_eq!(snapshot.scripts[&name("noop")].job_type.version, second);
+        assert_eq!(snapshot.refused.len(), 1, "{broken:?}");
+        assert!(snapshot.refused[0].reason.contains("noop.rhai"), "{}", snapshot.refused[0].reason);
+    }
+    fs::write(dir.path().join("noop.rhai"), b"\xff\xfe").unwrap();
+    settle(&library);
+    assert_eq!(library.snapshot().scripts[&name("noop")].job_type.version, second);
+}
+
+#[test]
+fn a_renamed_file_is_taken_at_once() {
+    let dir = folder(&[("noop.rhai", NOOP)]);
+    let library = Library::load(dir.path()).unwrap();
+    fs::write(dir.path().join("new"), NOOP.replace('1', "2")).unwrap();
+    fs::rename(dir.path().join("new"), dir.path().join("noop.rhai")).unwrap();
+    let before = library.snapshot().scripts[&name("noop")].job_type.version.clone();
+    library.look(Instant::now(), &["noop.rhai".to_owned()].into()).unwrap();
+    assert_ne!(library.snapshot().scripts[&name("noop")].job_type.version, before);
+}
+
+#[test]
+fn a_module_is_part_of_the_version_and_a_broken_one_keeps_the_good_script() {
+    let script = "const JOB = #{};\nimport \"lib/money\" as money;\nfn run(job) { money::twice(2) }";
+    let dir = folder(&[("uses.rhai", script), ("lib/money.rhai", "fn twice(x) { x * 2 }")]);
+    let library = Library::load(dir.path()).unwrap();
+    let first = Arc::clone(&library.snapshot().scripts[&name("uses")]);
+    fs::write(dir.path().join("lib/money.rhai"), "fn twice(x) { x + x }").unwrap();
+    settle(&library);
+    let second = Arc::clone(&library.snapshot().scripts[&name("uses")]);
+    assert_ne!(second.job_type.version, first.job_type.version);
+    fs::write(dir.path().join("lib/money.rhai"), "fn twice(x) { x + }").unwrap();
+    settle(&library);
+    let snapshot = library.snapshot();
+    assert_eq!(snapshot.scripts[&name("uses")].job_type.version, second.job_type.version);
+    assert!(snapshot.refused[0].reason.contains("lib/money.rhai"), "{}", snapshot.refused[0].reason);
+    assert!(snapshot.scripts[&name("uses")].modules["lib/money"].contains("x + x"));
+}
+
+#[test]
+fn a_link_that_leads_out_is_left_out() {
+    let outside = folder(&[("secret.rhai", NOOP)]);
+    let dir = folder(&[("noop.rhai", NOOP)]);
+    std::os::unix::fs::symlink(outside.path().join("secret.rhai"), dir.path().join("secret.rhai")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("noop.rhai"), dir.path().join("inside.rhai")).unwrap();
+    let snapshot = Library::load(dir.path()).unwrap().snapshot();
+    assert_eq!(snapshot.scripts.keys().map(JobName::as_str).collect::<Vec<_>>(), ["inside", "noop"]);
+}
+
+#[test]
+fn a_deleted_script_goes_and_comes_back() {
+    let dir = folder(&[("noop.rhai", NOOP)]);
+    let library = Library::load(dir.path()).unwrap();
+    fs::remove_file(dir.path().join("noop.rhai")).unwrap();
+    settle(&library);
+    assert!(library.snapshot().scripts.is_empty());
+    fs::write(dir.path().join("noop.rhai"), NOOP).unwrap();
+    settle(&library);
+    assert_eq!(library.snapshot().scripts.len(), 1);
+}

@@ -1,0 +1,380 @@
+//! The executor threads: each runs fibers, a thousand waiting ones or a few busy ones, and lets none starve.
+//!
+//! A thread steps woken fibers and new ones first, for at most one slice in a row, then one fiber that has used up its
+//! slice. A new run starts only while few fibers are busy, so that busy scripts share cores and waiting ones do not
+//! count. Nothing of a script leaves its thread.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::task::AtomicWaker;
+use rhai::Engine;
+
+use super::engine::{self, Compiled};
+use super::fiber::context::{JobInfo, SLICE, StopSignal};
+use super::fiber::metronome::Metronome;
+use super::fiber::{Fiber, RunReport, ScriptEnd, StackPool, Start, Step, Usage, size_for};
+use super::library::Script;
+use super::ports::RunPorts;
+use super::services::Services;
+use crate::job::{JobId, Json, Limits, Version};
+
+/// A thread starts a new run only while fewer of its fibers than this are busy.
+const MAX_BUSY: usize = 4;
+/// How long a thread steps fibers before it lets timers and sockets have their turn.
+const TURN: Duration = Duration::from_micros(200);
+
+pub struct PoolOptions {
+    pub threads: usize,
+    pub limits: Limits,
+    pub services: Arc<Services>,
+}
+
+/// What is asked of the pool.
+pub struct RunRequest {
+    pub script: Arc<Script>,
+    pub job: JobInfo,
+    pub payload: Json,
+    /// From the first statement.
+    pub timeout: Duration,
+    pub ports: Arc<dyn RunPorts>,
+    pub stop: StopSignal,
+    /// Called once, on the executor thread: it must not block.
+    pub done: Box<dyn FnOnce(RunReport) + Send>,
+}
+
+/// What a watchdog sees of a thread.
+#[derive(Clone, Debug)]
+pub struct ThreadState {
+    /// When the thread last went on; now, when it has nothing to do.
+    pub last_tick: Instant,
+    /// The job it is on.
+    pub on: Option<JobId>,
+    /// Fibers and requests it has.
+    pub load: usize,
+}
+
+/// Executor threads. Ended by [`Pool::shut_down`], which waits for them.
+pub struct Pool {
+    threads: Vec<(Arc<Shared>, JoinHandle<()>)>,
+    next: AtomicUsize,
+}
+
+/// What a thread shares with the rest of the process.
+struct Shared {
+    inbox: Mutex<VecDeque<RunRequest>>,
+    /// Fibers whose host call is worth a look.
+    woken: Mutex<Vec<Place>>,
+    waker: AtomicWaker,
+    load: AtomicUsize,
+    closing: AtomicBool,
+    /// Since when it steps which fiber.
+    on: Mutex<Option<(Instant, JobId)>>,
+}
+
+impl Pool {
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(options: PoolOptions) -> anyhow::Result<Self> {
+        let metronome = Arc::new(Metronome::start().context("the metronome thread cannot be started")?);
+        let mut threads = Vec::new();
+        // Values die on the threads that made them, and dropping a deep one needs as much stack there as on its fiber.
+        let stack_size = size_for(64 << 20);
+        for number in 0..options.threads.max(1) {
+            let shared = Arc::new(Shared {
+                inbox: Mutex::default(),
+                woken: Mutex::default(),
+                waker: AtomicWaker::new(),
+                load: AtomicUsize::new(0),
+                closing: AtomicBool::new(false),
+                on: Mutex::new(None),
+            });
+            let (mine, metronome) = (Arc::clone(&shared), Arc::clone(&metronome));
+            let (services, limits) = (Arc::clone(&options.services), options.limits.clone());
+            let thread = thread::Builder::new()
+                .name(format!("executor-{number}"))
+                .stack_size(stack_size)
+                .spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .thread_stack_size(stack_size)
+                        .build()
+                        .expect("a runtime needs only an epoll instance"); // without it the worker cannot work
+                    runtime.block_on(Executor::new(mine, metronome, services, limits).run());
+                })
+                .context("an executor thread cannot be started")?;
+            threads.push((shared, thread));
+        }
+        Ok(Self { threads, next: AtomicUsize::new(0) })
+    }
+
+    /// Hands a run to the thread that has the fewest.
+    pub fn run(&self, request: RunRequest) {
+        // Starts from another thread each time, so that idle threads take turns.
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let (shared, _) = (0..self.threads.len())
+            .map(|n| &self.threads[(start + n) % self.threads.len()])
+            .min_by_key(|(shared, _)| shared.load.load(Ordering::Relaxed))
+            .expect("a pool has at least one thread");
+        shared.load.fetch_add(1, Ordering::Relaxed);
+        lock(&shared.inbox).push_back(request);
+        shared.waker.wake();
+    }
+
+    /// For the watchdog.
+    #[must_use]
+    pub fn threads(&self) -> Vec<ThreadState> {
+        self.threads
+            .iter()
+            .map(|(shared, thread)| {
+                let on = *lock(&shared.on);
+                // A thread that has ended with work left never ticks again.
+                let dead = thread.is_finished() && !shared.closing.load(Ordering::SeqCst);
+                ThreadState {
+                    last_tick: match on {
+                        Some((since, _)) => since,
+                        None if dead => Instant::now() - Duration::from_secs(3600),
+                        None => Instant::now(),
+                    },
+                    on: on.map(|(_, job)| job),
+                    load: shared.load.load(Ordering::Relaxed),
+                }
+            })
+            .collect()
+    }
+
+    /// Waits for the runs under way (stop them first) and ends the threads.
+    pub fn shut_down(self) {
+        for (shared, _) in &self.threads {
+            shared.closing.store(true, Ordering::SeqCst);
+            shared.waker.wake();
+        }
+        for (_, thread) in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("an executor thread had panicked");
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where a fiber is. Numbers are used again; the generation tells a late wake-up from one for the fiber that is there now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    number: usize,
+    generation: u64,
+}
+
+/// Wakes one fiber of a thread.
+struct FiberWaker {
+    place: Place,
+    shared: Arc<Shared>,
+    /// Whether it is in the list already.
+    listed: AtomicBool,
+}
+
+impl Wake for FiberWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.listed.swap(true, Ordering::AcqRel) {
+            lock(&self.shared.woken).push(self.place);
+            self.shared.waker.wake();
+        }
+    }
+}
+
+/// A fiber with what its thread needs to know of it.
+struct Slot {
+    fiber: Fiber,
+    job: JobId,
+    done: Box<dyn FnOnce(RunReport) + Send>,
+    waker: Arc<FiberWaker>,
+}
+
+/// One thread's own.
+struct Executor {
+    shared: Arc<Shared>,
+    metronome: Arc<Metronome>,
+    services: Arc<Services>,
+    limits: Limits,
+    engine: Rc<Engine>,
+    /// Compiled scripts; old versions go when no fiber has them.
+    compiled: HashMap<Version, Rc<Compiled>>,
+    stacks: StackPool,
+    /// By number; a free place is none.
+    fibers: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    generation: u64,
+    woken: VecDeque<Place>,
+    sliced: VecDeque<Place>,
+}
+
+impl Executor {
+    fn new(shared: Arc<Shared>, metronome: Arc<Metronome>, services: Arc<Services>, limits: Limits) -> Self {
+        Self {
+            shared,
+            metronome,
+            services,
+            limits,
+            engine: Rc::new(engine::build()),
+            compiled: HashMap::new(),
+            stacks: StackPool::default(),
+            fibers: Vec::new(),
+            free: Vec::new(),
+            generation: 0,
+            woken: VecDeque::new(),
+            sliced: VecDeque::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let more = poll_fn(|task| {
+                // Registered before the look, so that nothing that comes meanwhile is missed.
+                shared.waker.register(task.waker());
+                if self.has_work() {
+                    return Poll::Ready(true);
+                }
+                let idle = self.free.len() == self.fibers.len();
+                if idle && shared.closing.load(Ordering::SeqCst) { Poll::Ready(false) } else { Poll::Pending }
+            })
+            .await;
+            if !more {
+                return;
+            }
+            self.turn();
+            // Timers and sockets: without this a busy thread would never hear of them.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes in what was woken and answers whether there is anything to step.
+    fn has_work(&mut self) -> bool {
+        self.take_woken();
+        !self.woken.is_empty()
+            || !self.sliced.is_empty()
+            || (self.sliced.len() < MAX_BUSY && !lock(&self.shared.inbox).is_empty())
+    }
+
+    fn take_woken(&mut self) {
+        self.woken.extend(lock(&self.shared.woken).drain(..));
+    }
+
+    /// Steps fibers for a short while: woken and new ones, then one that waits for its next slice.
+    fn turn(&mut self) {
+        let metronome = Arc::clone(&self.metronome);
+        let _playing = metronome.playing();
+        let start = Instant::now();
+        let quick = if self.sliced.is_empty() { TURN } else { SLICE };
+        loop {
+            if let Some(place) = self.woken.pop_front() {
+                self.step(place);
+            } else if self.sliced.len() < MAX_BUSY && self.start_next() {
+                // started and stepped
+            } else {
+                break;
+            }
+            if start.elapsed() >= quick {
+                break;
+            }
+            self.take_woken();
+        }
+        if let Some(place) = self.sliced.pop_front() {
+            self.step(place);
+        }
+        *lock(&self.shared.on) = None;
+    }
+
+    /// Starts the next requested run, if there is one.
+    fn start_next(&mut self) -> bool {
+        let Some(request) = lock(&self.shared.inbox).pop_front() else { return false };
+        let (job, done) = (request.job.id, request.done);
+        let compiled = match self.compiled(&request.script) {
+            Ok(compiled) => compiled,
+            Err(why) => {
+                self.refuse(done, format!("the script does not compile: {why}"));
+                return true;
+            }
+        };
+        let start = Start {
+            script: request.script,
+            job: request.job,
+            payload: request.payload,
+            timeout: request.timeout,
+            ports: request.ports,
+            services: Arc::clone(&self.services),
+            limits: self.limits.clone(),
+            stop: request.stop,
+        };
+        match Fiber::new(start, &self.engine, &compiled, &self.stacks, &self.metronome.beats()) {
+            Ok(fiber) => {
+                let number = self.free.pop().unwrap_or_else(|| {
+                    self.fibers.push(None);
+                    self.fibers.len() - 1
+                });
+                self.generation += 1;
+                let place = Place { number, generation: self.generation };
+                let shared = Arc::clone(&self.shared);
+                let waker = Arc::new(FiberWaker { place, shared, listed: AtomicBool::new(false) });
+                self.fibers[number] = Some(Slot { fiber, job, done, waker });
+                self.step(place);
+            }
+            Err(error) => self.refuse(done, format!("there is no stack for the run: {error}")),
+        }
+        true
+    }
+
+    fn refuse(&mut self, done: Box<dyn FnOnce(RunReport) + Send>, why: String) {
+        self.shared.load.fetch_sub(1, Ordering::Relaxed);
+        done(RunReport { end: ScriptEnd::NotStarted(why), usage: Usage::default(), started_at: None });
+    }
+
+    fn compiled(&mut self, script: &Arc<Script>) -> Result<Rc<Compiled>, rhai::ParseError> {
+        if let Some(compiled) = self.compiled.get(&script.job_type.version) {
+            return Ok(Rc::clone(compiled));
+        }
+        let compiled = Rc::new(Compiled::new(&self.engine, script)?);
+        // A new version has come: those that nobody runs any more can go.
+        self.compiled.retain(|_, old| old.name != script.job_type.name || Rc::strong_count(old) > 1);
+        self.compiled.insert(script.job_type.version.clone(), Rc::clone(&compiled));
+        Ok(compiled)
+    }
+
+    fn step(&mut self, place: Place) {
+        // A wake-up may come for a fiber that has ended.
+        let slot = self.fibers.get_mut(place.number).and_then(Option::as_mut);
+        let Some(slot) = slot.filter(|slot| slot.waker.place == place) else { return };
+        *lock(&self.shared.on) = Some((Instant::now(), slot.job));
+        slot.waker.listed.store(false, Ordering::Release);
+        let waker = Waker::from(Arc::clone(&slot.waker));
+        match slot.fiber.step(&mut Context::from_waker(&waker)) {
+            Step::Waiting => {}
+            Step::Sliced => {
+                // Listed: a wake-up while it waits for its turn changes nothing.
+                slot.waker.listed.store(true, Ordering::Release);
+                self.sliced.push_back(place);
+            }
+            Step::Done(report) => {
+                if let Some(slot) = self.fibers[place.number].take() {
+                    self.free.push(place.number);
+                    self.shared.load.fetch_sub(1, Ordering::Relaxed);
+                    (slot.done)(report);
+                }
+            }
+        }
+    }
+}
