@@ -3,6 +3,7 @@
 //! [`Broker`] is the contract; the docs of a verb are the list of its contract tests, which run on every backend.
 //! Times are the broker's own (`now` below is its clock), so workers and servers with other clocks agree.
 
+pub mod sqlite;
 mod types;
 
 use std::sync::Arc;

@@ -48,6 +48,8 @@ pub enum Event {
     Cancel,
     /// A caller retries an ended job.
     Requeue,
+    /// A caller deletes it. Leads to no state, so the table never allows it; it names what a running job refuses.
+    Delete,
 }
 
 /// A change that the table does not have.
@@ -120,7 +122,7 @@ impl FromStr for State {
 }
 
 impl Event {
-    pub const ALL: [Event; 10] = [
+    pub const ALL: [Event; 11] = [
         Self::Due,
         Self::Claim,
         Self::Succeed,
@@ -131,6 +133,7 @@ impl Event {
         Self::Abandon,
         Self::Cancel,
         Self::Requeue,
+        Self::Delete,
     ];
 
     #[must_use]
@@ -146,6 +149,7 @@ impl Event {
             Self::Abandon => "be abandoned",
             Self::Cancel => "be cancelled",
             Self::Requeue => "be retried",
+            Self::Delete => "be deleted",
         }
     }
 }
