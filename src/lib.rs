@@ -5,6 +5,7 @@ pub mod config;
 pub mod job;
 pub mod script;
 pub mod shutdown;
+pub mod telemetry;
 
 /// Counts what script runs hold; here, so that every binary and test of the crate has it.
 #[global_allocator]
