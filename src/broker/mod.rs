@@ -3,6 +3,7 @@
 //! [`Broker`] is the contract; the docs of a verb are the list of its contract tests, which run on every backend.
 //! Times are the broker's own (`now` below is its clock), so workers and servers with other clocks agree.
 
+mod files;
 pub mod sqlite;
 mod types;
 
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::job::{FileInfo, Job, JobId, JobName, Progress, QueueName, RunToken, Version, WorkerId};
 
+pub use files::{FileError, FileName, FileStore, StagedFile};
 pub use types::*;
 
 /// A shared broker.
