@@ -3,3 +3,4 @@
 
 mod line;
 pub mod logs;
+pub mod metrics;
