@@ -1,5 +1,5 @@
 //! Log lines to the console and to daily files: JSON lines or text for people, one event a line, see
-//! [`super::line`].
+//! `line.rs`.
 //!
 //! Fields come from the event and from the spans it is in, and the event wins: scripts run on fibers, over whose
 //! suspensions no span may stay entered, so their events carry job id, request id and the like themselves.
