@@ -37,7 +37,8 @@ pub struct Account {
     used: Cell<usize>,
     peak: Cell<usize>,
     limit: usize,
-    refused: Cell<Option<OverMemory>>,
+    /// Set the first time the account is found over, or about to be: the run ends for that reason.
+    verdict: Cell<Option<OverMemory>>,
 }
 
 /// Why a run ended: it held, or asked for, more than its limit. Bytes.
@@ -55,10 +56,17 @@ pub struct OverMemory {
 
 impl fmt::Display for OverMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { wanted, used, limit } = self;
+        let Self {
+            wanted,
+            used,
+            limit,
+        } = self;
         match wanted {
             0 => write!(f, "{used} bytes in use, the limit is {limit} bytes"),
-            _ => write!(f, "{wanted} more bytes needed with {used} in use, the limit is {limit} bytes"),
+            _ => write!(
+                f,
+                "{wanted} more bytes needed with {used} in use, the limit is {limit} bytes"
+            ),
         }
     }
 }
@@ -67,7 +75,12 @@ impl Account {
     /// An account that may hold `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Rc<Self> {
-        Rc::new(Self { used: Cell::new(0), peak: Cell::new(0), limit, refused: Cell::new(None) })
+        Rc::new(Self {
+            used: Cell::new(0),
+            peak: Cell::new(0),
+            limit,
+            verdict: Cell::new(None),
+        })
     }
 
     /// Bytes held now.
@@ -88,20 +101,20 @@ impl Account {
         self.limit
     }
 
-    /// Whether the run must end: more than the limit is held, or a [`reserve`] was refused.
+    /// Whether the run must end; see [`verdict`](Self::verdict).
     #[must_use]
     pub fn over(&self) -> bool {
         self.verdict().is_some()
     }
 
-    /// Why the run must end, `None` while it may go on.
+    /// Why the run must end, `None` while it may go on: more than the limit is held, or a [`reserve`] was refused.
+    /// To be asked between operations, and once more when the script has returned.
     ///
-    /// A refused [`reserve`] is remembered for good: Rhai's `sort` swallows the errors of its comparer, and
-    /// the run must end all the same.
+    /// The first verdict stays, even if memory is freed: Rhai passes an error inside a callback on as one that
+    /// `try` can catch, and some of its functions swallow errors; the run must end all the same.
     #[must_use]
     pub fn verdict(&self) -> Option<OverMemory> {
-        let held = || OverMemory { wanted: 0, used: self.used.get(), limit: self.limit };
-        self.refused.get().or_else(|| (self.used.get() > self.limit).then(held))
+        self.verdict.get().or_else(|| self.check(0).err())
     }
 
     /// Runs `f` with this account as the current one of the thread, then restores the one before it, also
@@ -123,12 +136,22 @@ impl Account {
         self.used.set(self.used.get().saturating_sub(bytes));
     }
 
+    /// Whether `bytes` more fit; if not, that becomes the verdict.
     fn check(&self, bytes: usize) -> Result<(), OverMemory> {
-        let used = self.used.get();
-        if bytes <= self.limit.saturating_sub(used) {
+        if self.fits(bytes) {
             return Ok(());
         }
-        Err(OverMemory { wanted: bytes, used, limit: self.limit })
+        let over = self.verdict.get().unwrap_or(OverMemory {
+            wanted: bytes,
+            used: self.used.get(),
+            limit: self.limit,
+        });
+        self.verdict.set(Some(over));
+        Err(over)
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.used.get().saturating_add(bytes) <= self.limit
     }
 }
 
@@ -159,26 +182,21 @@ pub fn adopt(bytes: usize) {
 /// Whether the current account cannot take `bytes` more; `false` when none is current.
 #[must_use]
 pub fn would_exceed(bytes: usize) -> bool {
-    with_current(|account| account.check(bytes).is_err()).unwrap_or(false)
+    with_current(|account| !account.fits(bytes)).unwrap_or(false)
 }
 
 /// Asks the current account for room, to be called *before* allocating. Nothing is charged: the allocation
-/// itself will be. `Ok` when no account is current.
+/// itself will be. `reserve(0)` asks whether the account is over already. `Ok` when no account is current.
 ///
 /// # Errors
 /// [`EvalAltResult::ErrorTerminated`] carrying [`OverMemory`] when `bytes` more would exceed the limit. It
 /// cannot be caught by the script, and the account's [`verdict`](Account::verdict) stays over from then on.
 pub fn reserve(bytes: usize) -> Result<(), Box<EvalAltResult>> {
-    let refusal = with_current(|account| {
-        let refusal = account.check(bytes).err();
-        if refusal.is_some() {
-            account.refused.set(account.refused.get().or(refusal));
+    match with_current(|account| account.check(bytes)) {
+        None | Some(Ok(())) => Ok(()),
+        Some(Err(over)) => {
+            Err(EvalAltResult::ErrorTerminated(Dynamic::from(over), Position::NONE).into())
         }
-        refusal
-    });
-    match refusal.flatten() {
-        None => Ok(()),
-        Some(over) => Err(EvalAltResult::ErrorTerminated(Dynamic::from(over), Position::NONE).into()),
     }
 }
 
@@ -336,7 +354,9 @@ mod tests {
     fn another_thread_frees_without_touching_the_account() {
         let account = Account::new(100 * KB);
         let sent: Vec<u8> = account.charge(|| Vec::with_capacity(10 * KB));
-        std::thread::spawn(move || drop(sent)).join().expect("the thread ends");
+        std::thread::spawn(move || drop(sent))
+            .join()
+            .expect("the thread ends");
         assert_eq!(account.used(), 10 * KB);
     }
 
@@ -356,17 +376,27 @@ mod tests {
     fn the_allocator_does_not_refuse_but_the_account_is_over() {
         let account = Account::new(KB);
         let held: Vec<u8> = account.charge(|| Vec::with_capacity(KB + 1));
-        assert!(account.over());
-        assert_eq!(account.verdict(), Some(OverMemory { wanted: 0, used: KB + 1, limit: KB }));
+        assert!(account.charge(|| would_exceed(0)));
+        let verdict = Some(OverMemory {
+            wanted: 0,
+            used: KB + 1,
+            limit: KB,
+        });
+        assert_eq!(account.verdict(), verdict);
         account.charge(|| drop(held));
-        assert!(!account.over());
+        assert_eq!(
+            account.verdict(),
+            verdict,
+            "freeing memory does not undo it"
+        );
+        assert!(account.over());
     }
 
     #[test]
     fn reserve_refuses_before_allocating_and_stays_refused() {
         let account = Account::new(KB);
         account.charge(|| {
-            assert!(reserve(KB).is_ok());
+            assert!(reserve(0).is_ok() && reserve(KB).is_ok());
             assert!(!would_exceed(KB) && would_exceed(KB + 1));
             assert!(!account.over());
 
@@ -374,7 +404,11 @@ mod tests {
             let EvalAltResult::ErrorTerminated(token, _) = *error else {
                 panic!("a catchable error: {error}");
             };
-            let wanted = OverMemory { wanted: usize::MAX, used: 0, limit: KB };
+            let wanted = OverMemory {
+                wanted: usize::MAX,
+                used: 0,
+                limit: KB,
+            };
             assert_eq!(token.try_cast::<OverMemory>(), Some(wanted));
             assert_eq!(account.verdict(), Some(wanted));
         });

@@ -1,0 +1,1 @@
+//! Replaced functions give what Rhai gives.
