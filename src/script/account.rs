@@ -56,17 +56,10 @@ pub struct OverMemory {
 
 impl fmt::Display for OverMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            wanted,
-            used,
-            limit,
-        } = self;
+        let Self { wanted, used, limit } = self;
         match wanted {
             0 => write!(f, "{used} bytes in use, the limit is {limit} bytes"),
-            _ => write!(
-                f,
-                "{wanted} more bytes needed with {used} in use, the limit is {limit} bytes"
-            ),
+            _ => write!(f, "{wanted} more bytes needed with {used} in use, the limit is {limit} bytes"),
         }
     }
 }
@@ -75,12 +68,7 @@ impl Account {
     /// An account that may hold `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Rc<Self> {
-        Rc::new(Self {
-            used: Cell::new(0),
-            peak: Cell::new(0),
-            limit,
-            verdict: Cell::new(None),
-        })
+        Rc::new(Self { used: Cell::new(0), peak: Cell::new(0), limit, verdict: Cell::new(None) })
     }
 
     /// Bytes held now.
@@ -141,11 +129,7 @@ impl Account {
         if self.fits(bytes) {
             return Ok(());
         }
-        let over = self.verdict.get().unwrap_or(OverMemory {
-            wanted: bytes,
-            used: self.used.get(),
-            limit: self.limit,
-        });
+        let over = self.verdict.get().unwrap_or(OverMemory { wanted: bytes, used: self.used.get(), limit: self.limit });
         self.verdict.set(Some(over));
         Err(over)
     }
@@ -194,9 +178,7 @@ pub fn would_exceed(bytes: usize) -> bool {
 pub fn reserve(bytes: usize) -> Result<(), Box<EvalAltResult>> {
     match with_current(|account| account.check(bytes)) {
         None | Some(Ok(())) => Ok(()),
-        Some(Err(over)) => {
-            Err(EvalAltResult::ErrorTerminated(Dynamic::from(over), Position::NONE).into())
-        }
+        Some(Err(over)) => Err(EvalAltResult::ErrorTerminated(Dynamic::from(over), Position::NONE).into()),
     }
 }
 
@@ -354,9 +336,7 @@ mod tests {
     fn another_thread_frees_without_touching_the_account() {
         let account = Account::new(100 * KB);
         let sent: Vec<u8> = account.charge(|| Vec::with_capacity(10 * KB));
-        std::thread::spawn(move || drop(sent))
-            .join()
-            .expect("the thread ends");
+        std::thread::spawn(move || drop(sent)).join().expect("the thread ends");
         assert_eq!(account.used(), 10 * KB);
     }
 
@@ -377,18 +357,10 @@ mod tests {
         let account = Account::new(KB);
         let held: Vec<u8> = account.charge(|| Vec::with_capacity(KB + 1));
         assert!(account.charge(|| would_exceed(0)));
-        let verdict = Some(OverMemory {
-            wanted: 0,
-            used: KB + 1,
-            limit: KB,
-        });
+        let verdict = Some(OverMemory { wanted: 0, used: KB + 1, limit: KB });
         assert_eq!(account.verdict(), verdict);
         account.charge(|| drop(held));
-        assert_eq!(
-            account.verdict(),
-            verdict,
-            "freeing memory does not undo it"
-        );
+        assert_eq!(account.verdict(), verdict, "freeing memory does not undo it");
         assert!(account.over());
     }
 
@@ -404,11 +376,7 @@ mod tests {
             let EvalAltResult::ErrorTerminated(token, _) = *error else {
                 panic!("a catchable error: {error}");
             };
-            let wanted = OverMemory {
-                wanted: usize::MAX,
-                used: 0,
-                limit: KB,
-            };
+            let wanted = OverMemory { wanted: usize::MAX, used: 0, limit: KB };
             assert_eq!(token.try_cast::<OverMemory>(), Some(wanted));
             assert_eq!(account.verdict(), Some(wanted));
         });

@@ -1,4 +1,21 @@
-//! The script runtime.
+//! Scripts: loading, running, and what they may call. Knows the domain; knows neither broker nor HTTP server.
+//!
+//! [`library`] holds the sources, [`pool`] runs them on [`fiber`]s, `api` is what they can call, [`ports`] is what that
+//! needs from outside.
 
 pub mod account;
-pub mod checked;
+mod api;
+mod checked;
+pub mod convert;
+pub mod diagnostics;
+pub mod engine;
+mod failure;
+pub mod fiber;
+pub mod library;
+pub mod memory;
+mod metadata;
+pub mod pool;
+pub mod ports;
+pub mod services;
+
+pub use fiber::context;

@@ -29,13 +29,8 @@ fn sort_by_function(ctx: &NativeCallContext, array: &mut Array, comparer: &FnPtr
 }
 
 /// Sorts values of one type that has an order of its own.
-fn sort_by_value(
-    ctx: &NativeCallContext,
-    array: &mut Array,
-    direction: fn(Ordering) -> Ordering,
-) -> Checked<()> {
-    let unsortable =
-        |reason: String| Err(EvalAltResult::ErrorFunctionNotFound(reason, Position::NONE).into());
+fn sort_by_value(ctx: &NativeCallContext, array: &mut Array, direction: fn(Ordering) -> Ordering) -> Checked<()> {
+    let unsortable = |reason: String| Err(EvalAltResult::ErrorFunctionNotFound(reason, Position::NONE).into());
     let Some((first, rest)) = array.split_first().filter(|(_, rest)| !rest.is_empty()) else {
         return Ok(());
     };
@@ -61,10 +56,7 @@ fn sort_by_value(
     } else if first.is_unit() {
         return Ok(());
     } else {
-        return unsortable(format!(
-            "elements of {} cannot be sorted",
-            first.type_name()
-        ));
+        return unsortable(format!("elements of {} cannot be sorted", first.type_name()));
     };
 
     let mut steps = 0;
@@ -83,10 +75,7 @@ fn text_len(value: &Dynamic) -> usize {
 }
 
 /// Removes values that are equal to the one before them.
-fn dedup_by(
-    array: &mut Array,
-    mut equal: impl FnMut(&Dynamic, &Dynamic) -> Checked<bool>,
-) -> Checked<()> {
+fn dedup_by(array: &mut Array, mut equal: impl FnMut(&Dynamic, &Dynamic) -> Checked<bool>) -> Checked<()> {
     let mut failure = Ok(());
     array.dedup_by(|value, before| {
         failure.is_ok()

@@ -36,8 +36,7 @@ impl Serialize for Json<'_> {
             serializer.collect_seq(array.iter().map(|value| Json { value, depth }))
         } else if let Ok(map) = map {
             let entries = map.iter();
-            serializer
-                .collect_map(entries.map(|(key, value)| (key.as_str(), Json { value, depth })))
+            serializer.collect_map(entries.map(|(key, value)| (key.as_str(), Json { value, depth })))
         } else if let Some(function) = self.value.read_lock::<FnPtr>() {
             // What it has captured may contain the function itself.
             serializer.serialize_str(function.fn_name())
@@ -89,12 +88,7 @@ pub(super) mod functions {
         if !account::would_exceed(json.len().saturating_mul(VALUE_PER_BYTE)) {
             return serde_json::from_str(json).or_else(|error| faulty(&error));
         }
-        let mut reader = Interruptible {
-            text: json.as_bytes(),
-            ctx: &ctx,
-            since_tick: 0,
-            failure: None,
-        };
+        let mut reader = Interruptible { text: json.as_bytes(), ctx: &ctx, since_tick: 0, failure: None };
         let value = serde_json::from_reader(&mut reader);
         value.or_else(|error| reader.failure.map_or_else(|| faulty(&error), Err))
     }

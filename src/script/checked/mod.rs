@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-//! Checking versions of standard functions.
-
-pub fn register(_engine: &mut rhai::Engine) {}
-=======
 //! Rhai's standard functions, made safe for the memory account: those whose result can outgrow their input are
 //! replaced by versions that ask [`account::reserve`](super::account::reserve) first, those that cannot be
 //! interrupted by versions that can. It must not know jobs, fibers or host functions.
@@ -46,8 +41,7 @@ pub fn register(engine: &mut Engine) {
 /// function has to reach `on_progress`.
 fn tick(ctx: &NativeCallContext) -> Checked<()> {
     let mut value = Dynamic::FALSE;
-    ctx.call_native_fn_raw("!", false, &mut [&mut value])
-        .map(drop)
+    ctx.call_native_fn_raw("!", false, &mut [&mut value]).map(drop)
 }
 
 /// A range of positions, as the start and length that the functions without a range take.
@@ -62,4 +56,3 @@ fn start_and_len_inclusive(range: &InclusiveRange) -> (INT, INT) {
     let end = (*range.end()).max(start).min(INT::MAX - 1);
     (start, end - start + 1)
 }
->>>>>>> 222a8d3 (Replace standard functions that can outgrow their memory account)

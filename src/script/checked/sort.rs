@@ -17,10 +17,7 @@ use crate::script::account;
 ///
 /// # Errors
 /// The first error of `compare`, which is then not called again; `items` holds the same values in some order.
-pub(super) fn sort(
-    items: &mut Array,
-    mut compare: impl FnMut(&Dynamic, &Dynamic) -> Checked<Ordering>,
-) -> Checked<()> {
+pub(super) fn sort(items: &mut Array, mut compare: impl FnMut(&Dynamic, &Dynamic) -> Checked<Ordering>) -> Checked<()> {
     account::reserve(items.len().saturating_mul(size_of::<Dynamic>()))?;
     let mut bounds = runs(items, &mut compare)?;
     let mut merged = Array::new();
@@ -36,12 +33,7 @@ pub(super) fn sort(
         merged.clear();
         merged.reserve_exact(items.len());
         for pair in bounds.windows(3).step_by(2) {
-            merge(
-                items,
-                (pair[0], pair[1], pair[2]),
-                &mut merged,
-                &mut goes_first,
-            );
+            merge(items, (pair[0], pair[1], pair[2]), &mut merged, &mut goes_first);
         }
         // The last run has no partner when there is an odd number.
         let rest = merged.len();
@@ -58,10 +50,7 @@ pub(super) fn sort(
 }
 
 /// The bounds of the runs that are in order: run `i` is `bounds[i]..bounds[i + 1]`. Falling ones are reversed.
-fn runs(
-    items: &mut Array,
-    compare: &mut impl FnMut(&Dynamic, &Dynamic) -> Checked<Ordering>,
-) -> Checked<Vec<usize>> {
+fn runs(items: &mut Array, compare: &mut impl FnMut(&Dynamic, &Dynamic) -> Checked<Ordering>) -> Checked<Vec<usize>> {
     let mut bounds = vec![0];
     let mut start = 0;
     while start < items.len() {
@@ -70,9 +59,7 @@ fn runs(
             // Only strictly falling ones, or equal values would change places.
             let falling = compare(&items[start], &items[end])? == Ordering::Greater;
             end += 1;
-            while end < items.len()
-                && (compare(&items[end - 1], &items[end])? == Ordering::Greater) == falling
-            {
+            while end < items.len() && (compare(&items[end - 1], &items[end])? == Ordering::Greater) == falling {
                 end += 1;
             }
             if falling {
@@ -94,11 +81,7 @@ fn merge(
 ) {
     let (mut left, mut right) = (start, middle);
     while left < middle && right < end {
-        let next = if goes_first(&items[right], &items[left]) {
-            &mut right
-        } else {
-            &mut left
-        };
+        let next = if goes_first(&items[right], &items[left]) { &mut right } else { &mut left };
         merged.push(mem::take(&mut items[*next]));
         *next += 1;
     }

@@ -47,16 +47,13 @@ fn window(string: &str, start: INT, len: INT) -> Range<usize> {
 /// The character position of `find` at or after character `start`, −1 when there is none.
 fn find(string: &str, start: INT, find: impl FnOnce(&str) -> Option<usize>) -> INT {
     let found = offset(string, start).and_then(|from| Some(from + find(&string[from..])?));
-    found.map_or(-1, |at| {
-        INT::try_from(string[..at].chars().count()).unwrap_or(INT::MAX)
-    })
+    found.map_or(-1, |at| INT::try_from(string[..at].chars().count()).unwrap_or(INT::MAX))
 }
 
 /// `string` with every `find` replaced, in memory asked for.
 fn replaced(string: &str, find: &str, with: &str) -> Checked<ImmutableString> {
     let matches = string.matches(find).count();
-    let len =
-        (string.len() - matches * find.len()).saturating_add(matches.saturating_mul(with.len()));
+    let len = (string.len() - matches * find.len()).saturating_add(matches.saturating_mul(with.len()));
     account::reserve(len)?;
 
     let mut result = String::with_capacity(len);
@@ -85,9 +82,7 @@ fn padded(string: &mut ImmutableString, len: INT, padding: &str) -> Checked<()> 
     }
     let (whole, part) = (missing / unit, missing % unit);
     let part = &padding[window(padding, 0, INT::try_from(part).unwrap_or(INT::MAX))];
-    let more = whole
-        .saturating_mul(padding.len())
-        .saturating_add(part.len());
+    let more = whole.saturating_mul(padding.len()).saturating_add(part.len());
     let total = string.len().saturating_add(more);
     account::reserve(total)?;
 
@@ -103,15 +98,13 @@ fn padded(string: &mut ImmutableString, len: INT, padding: &str) -> Checked<()> 
 
 /// An array of `pieces`, in memory asked for.
 fn array_of<'s>(pieces: impl Iterator<Item = &'s str> + Clone) -> Checked<Array> {
-    let (count, bytes) = pieces
-        .clone()
-        .fold((0_usize, 0_usize), |(count, bytes), piece| {
-            let text = match piece.len() {
-                0..=INLINE_TEXT => 0,
-                len => len.max(2 * INLINE_TEXT),
-            };
-            (count + 1, bytes + text)
-        });
+    let (count, bytes) = pieces.clone().fold((0_usize, 0_usize), |(count, bytes), piece| {
+        let text = match piece.len() {
+            0..=INLINE_TEXT => 0,
+            len => len.max(2 * INLINE_TEXT),
+        };
+        (count + 1, bytes + text)
+    });
     account::reserve(count.saturating_mul(STRING_VALUE).saturating_add(bytes))?;
 
     let mut array = Array::with_capacity(count);
@@ -131,9 +124,7 @@ fn is_one_piece(string: &str, delimiter: &str) -> bool {
 
 /// The number of pieces asked for; `None` when that is one.
 fn pieces(segments: INT) -> Option<usize> {
-    usize::try_from(segments)
-        .ok()
-        .filter(|segments| *segments > 1)
+    usize::try_from(segments).ok().filter(|segments| *segments > 1)
 }
 
 /// `string` in another case. A character outside ASCII can become three.
@@ -142,15 +133,8 @@ fn recased<I: Iterator<Item = char>>(
     convert: impl Fn(&str) -> String,
     convert_char: impl Fn(char) -> I,
 ) -> Checked<ImmutableString> {
-    let len = if string.is_ascii() {
-        string.len()
-    } else {
-        string
-            .chars()
-            .flat_map(convert_char)
-            .map(char::len_utf8)
-            .sum()
-    };
+    let len =
+        if string.is_ascii() { string.len() } else { string.chars().flat_map(convert_char).map(char::len_utf8).sum() };
     account::reserve(len)?;
     Ok(convert(string).into())
 }
@@ -194,11 +178,7 @@ pub(super) mod functions {
     }
 
     #[rhai_fn(name = "replace", return_raw)]
-    pub fn replace_char_by_char(
-        string: &mut ImmutableString,
-        find: char,
-        with: char,
-    ) -> Checked<()> {
+    pub fn replace_char_by_char(string: &mut ImmutableString, find: char, with: char) -> Checked<()> {
         *string = replaced(string, &find.to_string(), &with.to_string())?;
         Ok(())
     }
@@ -224,11 +204,7 @@ pub(super) mod functions {
     #[rhai_fn(name = "split", pure)]
     pub fn split_at(string: &mut ImmutableString, index: INT) -> Array {
         // Counted from the end, 0 is the end itself.
-        let at = if index == 0 {
-            None
-        } else {
-            offset(string, index)
-        };
+        let at = if index == 0 { None } else { offset(string, index) };
         let (head, tail) = string.split_at(at.unwrap_or(string.len()));
         vec![head.into(), tail.into()]
     }
@@ -244,9 +220,7 @@ pub(super) mod functions {
     #[rhai_fn(name = "split", pure, return_raw)]
     pub fn split_n(string: &mut ImmutableString, delimiter: &str, segments: INT) -> Checked<Array> {
         match pieces(segments) {
-            Some(count) if !is_one_piece(string, delimiter) => {
-                array_of(string.splitn(count, delimiter))
-            }
+            Some(count) if !is_one_piece(string, delimiter) => array_of(string.splitn(count, delimiter)),
             _ => Ok(unsplit(string)),
         }
     }
@@ -260,11 +234,7 @@ pub(super) mod functions {
     }
 
     #[rhai_fn(name = "split", pure, return_raw)]
-    pub fn split_n_by_char(
-        string: &mut ImmutableString,
-        delimiter: char,
-        segments: INT,
-    ) -> Checked<Array> {
+    pub fn split_n_by_char(string: &mut ImmutableString, delimiter: char, segments: INT) -> Checked<Array> {
         match pieces(segments) {
             Some(count) if string.contains(delimiter) => array_of(string.splitn(count, delimiter)),
             _ => Ok(unsplit(string)),
@@ -280,15 +250,9 @@ pub(super) mod functions {
     }
 
     #[rhai_fn(name = "split_rev", pure, return_raw)]
-    pub fn split_rev_n(
-        string: &mut ImmutableString,
-        delimiter: &str,
-        segments: INT,
-    ) -> Checked<Array> {
+    pub fn split_rev_n(string: &mut ImmutableString, delimiter: &str, segments: INT) -> Checked<Array> {
         match pieces(segments) {
-            Some(count) if !is_one_piece(string, delimiter) => {
-                array_of(string.rsplitn(count, delimiter))
-            }
+            Some(count) if !is_one_piece(string, delimiter) => array_of(string.rsplitn(count, delimiter)),
             _ => Ok(unsplit(string)),
         }
     }
@@ -302,11 +266,7 @@ pub(super) mod functions {
     }
 
     #[rhai_fn(name = "split_rev", pure, return_raw)]
-    pub fn split_rev_n_by_char(
-        string: &mut ImmutableString,
-        delimiter: char,
-        segments: INT,
-    ) -> Checked<Array> {
+    pub fn split_rev_n_by_char(string: &mut ImmutableString, delimiter: char, segments: INT) -> Checked<Array> {
         match pieces(segments) {
             Some(count) if string.contains(delimiter) => array_of(string.rsplitn(count, delimiter)),
             _ => Ok(unsplit(string)),

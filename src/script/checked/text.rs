@@ -8,8 +8,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 
 use rhai::{
-    Array, Blob, Dynamic, EvalAltResult, FUNC_TO_DEBUG, FUNC_TO_STRING, ImmutableString, Map,
-    NativeCallContext,
+    Array, Blob, Dynamic, EvalAltResult, FUNC_TO_DEBUG, FUNC_TO_STRING, ImmutableString, Map, NativeCallContext,
 };
 
 use super::{Checked, tick};
@@ -32,12 +31,7 @@ pub(super) struct Text<'c> {
 
 impl<'c> Text<'c> {
     pub(super) fn new(ctx: &'c NativeCallContext<'c>) -> Self {
-        Self {
-            written: ImmutableString::new(),
-            pieces: 0,
-            ctx,
-            failure: None,
-        }
+        Self { written: ImmutableString::new(), pieces: 0, ctx, failure: None }
     }
 
     pub(super) fn push(&mut self, piece: &str) -> Checked<()> {
@@ -150,11 +144,7 @@ impl io::Write for Text<'_> {
 
 /// The text of any value by the native function `name` (`to_string` or `to_debug`), as Rhai's own operators
 /// make it, except that an error that must end the run is passed on instead of being printed over.
-pub(super) fn native_text(
-    ctx: &NativeCallContext,
-    name: &str,
-    value: &mut Dynamic,
-) -> Checked<ImmutableString> {
+pub(super) fn native_text(ctx: &NativeCallContext, name: &str, value: &mut Dynamic) -> Checked<ImmutableString> {
     match ctx.call_native_fn_raw(name, true, &mut [value]) {
         Ok(text) => Ok(match text.into_immutable_string() {
             Ok(text) => text,
@@ -178,20 +168,14 @@ pub(super) fn native_text(
 /// The caller may be a string interpolation, which would answer an error by printing the value once more,
 /// unchecked. So the text so far is returned and the refusal, which the account remembers (or which the
 /// engine will repeat at its next operation), ends the run.
-fn lenient(
-    ctx: &NativeCallContext,
-    write: impl FnOnce(&mut Text) -> Checked<()>,
-) -> ImmutableString {
+fn lenient(ctx: &NativeCallContext, write: impl FnOnce(&mut Text) -> Checked<()>) -> ImmutableString {
     let mut text = Text::new(ctx);
     let _ends_the_run_elsewhere = write(&mut text);
     text.finish()
 }
 
 /// The text of a container, for `print` and `debug`: nothing is printed when the run must end.
-fn strict(
-    ctx: &NativeCallContext,
-    write: impl FnOnce(&mut Text) -> Checked<()>,
-) -> Checked<ImmutableString> {
+fn strict(ctx: &NativeCallContext, write: impl FnOnce(&mut Text) -> Checked<()>) -> Checked<ImmutableString> {
     let mut text = Text::new(ctx);
     write(&mut text)?;
     Ok(text.finish())
@@ -236,11 +220,7 @@ pub(super) mod functions {
 
     /// `string + value`
     #[rhai_fn(name = "+", pure, return_raw)]
-    pub fn append(
-        ctx: NativeCallContext,
-        string: &mut ImmutableString,
-        item: Dynamic,
-    ) -> Checked<ImmutableString> {
+    pub fn append(ctx: NativeCallContext, string: &mut ImmutableString, item: Dynamic) -> Checked<ImmutableString> {
         let mut item = item;
         let text = native_text(&ctx, FUNC_TO_STRING, &mut item)?;
         Ok(&*string + &text)
@@ -248,11 +228,7 @@ pub(super) mod functions {
 
     /// `string += value`
     #[rhai_fn(name = "+=", name = "append", return_raw)]
-    pub fn append_assign(
-        ctx: NativeCallContext,
-        string: &mut ImmutableString,
-        item: Dynamic,
-    ) -> Checked<()> {
+    pub fn append_assign(ctx: NativeCallContext, string: &mut ImmutableString, item: Dynamic) -> Checked<()> {
         let mut item = item;
         let text = native_text(&ctx, FUNC_TO_STRING, &mut item)?;
         *string += text;
@@ -261,11 +237,7 @@ pub(super) mod functions {
 
     /// `value + string`
     #[rhai_fn(name = "+", pure, return_raw)]
-    pub fn prepend(
-        ctx: NativeCallContext,
-        item: &mut Dynamic,
-        string: &str,
-    ) -> Checked<ImmutableString> {
+    pub fn prepend(ctx: NativeCallContext, item: &mut Dynamic, string: &str) -> Checked<ImmutableString> {
         let text = native_text(&ctx, FUNC_TO_STRING, item)?;
         Ok(text + string)
     }

@@ -11,83 +11,35 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("interpolating", r#"let s = "x"; loop { s = `${s}${s}` }"#),
     ("doubling an array", "let a = [1]; loop { a += a }"),
     ("adding an array", "let a = [1]; loop { a = a + a }"),
-    (
-        "appending an array to itself",
-        "let a = [1]; loop { a.append(a) }",
-    ),
-    (
-        "nesting an array in itself",
-        "let a = [1]; loop { a.push(a) }",
-    ),
+    ("appending an array to itself", "let a = [1]; loop { a.append(a) }"),
+    ("nesting an array in itself", "let a = [1]; loop { a.push(a) }"),
     ("doubling a blob", "let b = blob(1); loop { b += b }"),
     ("adding a blob", "let b = blob(1); loop { b = b + b }"),
-    (
-        "growing a map",
-        "let m = #{}; let i = 0; loop { m[`k${i}`] = i; i += 1 }",
-    ),
+    ("growing a map", "let m = #{}; let i = 0; loop { m[`k${i}`] = i; i += 1 }"),
     ("pushing", "let a = []; loop { a.push(#{ a: 1 }) }"),
-    (
-        "pushing inside a callback",
-        "let a = []; [1].map(|x| loop { a.push([x]) })",
-    ),
-    (
-        "replace",
-        r#"let s = "a"; s.pad(20_000, 'a'); s.replace("a", s)"#,
-    ),
-    (
-        "replace nothing",
-        r#"let s = "a"; s.pad(20_000, 'a'); s.replace("", s)"#,
-    ),
-    (
-        "replace a char",
-        r#"let s = "a"; s.pad(20_000, 'a'); s.replace('a', s)"#,
-    ),
+    ("pushing inside a callback", "let a = []; [1].map(|x| loop { a.push([x]) })"),
+    ("replace", r#"let s = "a"; s.pad(20_000, 'a'); s.replace("a", s)"#),
+    ("replace nothing", r#"let s = "a"; s.pad(20_000, 'a'); s.replace("", s)"#),
+    ("replace a char", r#"let s = "a"; s.pad(20_000, 'a'); s.replace('a', s)"#),
     ("pad a string", r#"let s = ""; s.pad(1 << 33, 'x')"#),
-    (
-        "pad a string with text",
-        r#"let s = ""; s.pad(9_223_372_036_854_775_807, "abc")"#,
-    ),
+    ("pad a string with text", r#"let s = ""; s.pad(9_223_372_036_854_775_807, "abc")"#),
     ("pad an array", "let a = []; a.pad(1 << 40, 0)"),
-    (
-        "pad an array with arrays",
-        "let b = []; b.pad(10_000, 0); let a = []; a.pad(10_000, b)",
-    ),
+    ("pad an array with arrays", "let b = []; b.pad(10_000, 0); let a = []; a.pad(10_000, b)"),
     ("pad a blob", "let b = blob(); b.pad(1 << 40, 0)"),
     ("blob", "blob(1 << 33)"),
     ("blob of a value", "blob(9_223_372_036_854_775_807, 1)"),
-    (
-        "split",
-        r#"let s = ""; s.pad(2_000_000, ','); s.split(",")"#,
-    ),
-    (
-        "split by char",
-        r#"let s = ""; s.pad(2_000_000, ','); s.split(',')"#,
-    ),
-    (
-        "split in characters",
-        r#"let s = ""; s.pad(2_000_000, ','); s.split("")"#,
-    ),
-    (
-        "split from the end",
-        r#"let s = ""; s.pad(2_000_000, ','); s.split_rev(",")"#,
-    ),
-    (
-        "to_chars",
-        r#"let s = ""; s.pad(2_000_000, ','); s.to_chars()"#,
-    ),
+    ("split", r#"let s = ""; s.pad(2_000_000, ','); s.split(",")"#),
+    ("split by char", r#"let s = ""; s.pad(2_000_000, ','); s.split(',')"#),
+    ("split in characters", r#"let s = ""; s.pad(2_000_000, ','); s.split("")"#),
+    ("split from the end", r#"let s = ""; s.pad(2_000_000, ','); s.split_rev(",")"#),
+    ("to_chars", r#"let s = ""; s.pad(2_000_000, ','); s.to_chars()"#),
     ("to_array", "blob(2_000_000).to_array()"),
     ("as_string", "blob(3_000_000, 255).as_string()"),
     ("string with a blob", r#""" + blob(3_000_000, 255)"#),
     ("case", r#"let s = ""; s.pad(1_400_000, 'ΐ'); s.to_upper()"#),
-    (
-        "debug text",
-        r#"let s = ""; s.pad(2_000_000, '\x01'); s.to_debug()"#,
-    ),
+    ("debug text", r#"let s = ""; s.pad(2_000_000, '\x01'); s.to_debug()"#),
     ("text of a blob", "blob(5_000_000).to_string()"),
-    (
-        "parse_json",
-        r#"let s = "["; s.pad(2_000_000, "{\"\":0},"); s += "0]"; parse_json(s)"#,
-    ),
+    ("parse_json", r#"let s = "["; s.pad(2_000_000, "{\"\":0},"); s += "0]"; parse_json(s)"#),
     ("sort", "let a = []; a.pad(300_000, 0); a.sort()"),
 ];
 
@@ -109,12 +61,8 @@ const SHARED_SCRIPTS: &[(&str, &str)] = &[
 ];
 
 fn scripts() -> impl Iterator<Item = (&'static str, String)> {
-    let shared = SHARED_SCRIPTS
-        .iter()
-        .map(|(name, script)| (*name, format!("{SHARED} {script}")));
-    let plain = SCRIPTS
-        .iter()
-        .map(|(name, script)| (*name, (*script).to_owned()));
+    let shared = SHARED_SCRIPTS.iter().map(|(name, script)| (*name, format!("{SHARED} {script}")));
+    let plain = SCRIPTS.iter().map(|(name, script)| (*name, (*script).to_owned()));
     plain.chain(shared)
 }
 
@@ -125,10 +73,7 @@ fn assert_ends(name: &str, script: &str) {
     };
     let over = over_memory(&error).unwrap_or_else(|| panic!("{name}: {error}"));
     assert_eq!(over.limit, LIMIT, "{name}");
-    assert!(
-        error.position().line().is_some(),
-        "{name}: no line in {error}"
-    );
+    assert!(error.position().line().is_some(), "{name}: no line in {error}");
     assert!(peak <= 3 * LIMIT, "{name}: at its peak {peak} bytes");
 }
 

@@ -11,17 +11,11 @@ fn normalised(signature: &str) -> String {
     let open = signature.find('(').expect("a parameter list");
     let end = signature.find(" -> ").unwrap_or(signature.len());
     let parameters = &signature[open + 1..end - 1];
-    let types = parameters
-        .split(", ")
-        .filter(|parameter| !parameter.is_empty());
+    let types = parameters.split(", ").filter(|parameter| !parameter.is_empty());
     let mut types = types.map(|parameter| {
-        let kind = parameter
-            .rsplit_once(": ")
-            .map_or(parameter, |(_, kind)| kind);
+        let kind = parameter.rsplit_once(": ").map_or(parameter, |(_, kind)| kind);
         let kind = kind.trim_start_matches("&mut ");
-        let inner = kind
-            .strip_prefix("std::ops::Range<")
-            .and_then(|kind| kind.strip_suffix('>'));
+        let inner = kind.strip_prefix("std::ops::Range<").and_then(|kind| kind.strip_suffix('>'));
         match inner {
             Some(inner) => format!("Range<{}>", number(inner)),
             None => number(kind).to_owned(),
@@ -42,10 +36,7 @@ fn number(kind: &str) -> &str {
 }
 
 fn normal_set(signatures: &[String]) -> BTreeSet<String> {
-    signatures
-        .iter()
-        .map(|signature| normalised(signature))
-        .collect()
+    signatures.iter().map(|signature| normalised(signature)).collect()
 }
 
 #[test]
@@ -58,19 +49,13 @@ fn every_standard_function_is_classified_once() {
     let missing: Vec<_> = standard.difference(&classified).collect();
     assert!(missing.is_empty(), "classify in standard.txt: {missing:#?}");
     let added: BTreeSet<_> = listed("added").into_iter().collect();
-    let stale: Vec<_> = classified
-        .difference(&standard)
-        .filter(|row| !added.contains(*row))
-        .collect();
+    let stale: Vec<_> = classified.difference(&standard).filter(|row| !added.contains(*row)).collect();
     assert!(stale.is_empty(), "not in the standard package: {stale:#?}");
 }
 
 #[test]
 fn this_module_replaces_exactly_what_is_listed() {
     let ours = normal_set(&checked().gen_fn_signatures(false));
-    let listed: BTreeSet<_> = [listed("replaced"), listed("added")]
-        .concat()
-        .into_iter()
-        .collect();
+    let listed: BTreeSet<_> = [listed("replaced"), listed("added")].concat().into_iter().collect();
     assert_eq!(ours, listed);
 }

@@ -36,11 +36,7 @@ fn listed(class: &str) -> Vec<String> {
             functions
         };
         if section == class || class == "*" {
-            found.extend(
-                functions
-                    .split_whitespace()
-                    .map(|f| format!("{receiver}.{f}")),
-            );
+            found.extend(functions.split_whitespace().map(|f| format!("{receiver}.{f}")));
         }
     }
     found
