@@ -5,8 +5,10 @@
 //! pool outlive the run that opened them, and what they hold is not that run's memory.
 
 pub mod databases;
+pub mod mail;
 pub mod net_guard;
 pub mod secrets;
+pub mod templates;
 
 use tokio::task::JoinError;
 
