@@ -89,12 +89,7 @@ impl Databases {
     ///
     /// # Errors
     /// Of kind `host.sql`, through the future.
-    pub fn execute(
-        &self,
-        name: &str,
-        sql: String,
-        params: Vec<SqlValue>,
-    ) -> BoxFuture<'static, HostResult<u64>> {
+    pub fn execute(&self, name: &str, sql: String, params: Vec<SqlValue>) -> BoxFuture<'static, HostResult<u64>> {
         self.call(name, move |connection| change(connection, &sql, &params))
     }
 
@@ -383,10 +378,12 @@ impl Refusal {
 fn worded(error: &Error) -> (String, bool) {
     match error {
         Error::MultipleStatement => ("one statement per call: there is more after the first".to_owned(), false),
-        Error::SqlInputError { msg, sql, offset, .. } => match usize::try_from(*offset).ok().and_then(|at| sql.get(at..)) {
-            Some(rest) if !rest.is_empty() => (format!("{msg}, at: {}", start(rest)), false),
-            _ => (msg.clone(), false),
-        },
+        Error::SqlInputError { msg, sql, offset, .. } => {
+            match usize::try_from(*offset).ok().and_then(|at| sql.get(at..)) {
+                Some(rest) if !rest.is_empty() => (format!("{msg}, at: {}", start(rest)), false),
+                _ => (msg.clone(), false),
+            }
+        }
         Error::SqliteFailure(..) if is_busy(error) => {
             (format!("others held the database for more than {} s", BUSY_WAIT.as_secs()), true)
         }

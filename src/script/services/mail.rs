@@ -159,7 +159,8 @@ fn finished(letter: Letter, from: Mailbox) -> HostResult<Built> {
 
     let message_id = format!("<{}@ryemill>", letter.id);
     let from = letter.from.as_deref().map(|given| address("from", given)).transpose()?.unwrap_or(from);
-    let mut head = Message::builder().from(from).subject(letter.subject).message_id(Some(message_id.clone())).date_now();
+    let mut head =
+        Message::builder().from(from).subject(letter.subject).message_id(Some(message_id.clone())).date_now();
     let add: [(&str, &[String], fn(MessageBuilder, Mailbox) -> MessageBuilder); 4] = [
         ("reply_to", &letter.reply_to, MessageBuilder::reply_to),
         ("to", &letter.to, MessageBuilder::to),
@@ -197,7 +198,8 @@ fn with_body(
         };
         for file in attachments {
             single_line("attachments", &file.name)?;
-            let kind = ContentType::parse(&file.content_type).or_else(|_| ContentType::parse("application/octet-stream"));
+            let kind =
+                ContentType::parse(&file.content_type).or_else(|_| ContentType::parse("application/octet-stream"));
             let kind = kind.map_err(|error| wrong(format!("`attachments`: {error}")))?;
             parts = parts.singlepart(Attachment::new(file.name).body(file.content, kind));
         }
@@ -214,7 +216,9 @@ fn address(field: &str, given: &str) -> HostResult<Mailbox> {
     single_line(field, given)?;
     given.parse().map_err(|error| {
         let shown: String = given.chars().take(80).collect();
-        wrong(format!("`{field}`: `{shown}` is not one address, such as ada@example.com or Ada <ada@example.com>: {error}"))
+        wrong(format!(
+            "`{field}`: `{shown}` is not one address, such as ada@example.com or Ada <ada@example.com>: {error}"
+        ))
     })
 }
 
@@ -324,7 +328,11 @@ mod tests {
     async fn attachments_go_along_byte_by_byte() {
         let content: Vec<u8> = (0..=255).collect();
         let attachments = vec![
-            AttachedFile { name: "größe.bin".to_owned(), content_type: "nonsense".to_owned(), content: content.clone() },
+            AttachedFile {
+                name: "größe.bin".to_owned(),
+                content_type: "nonsense".to_owned(),
+                content: content.clone(),
+            },
             AttachedFile { name: "a.csv".to_owned(), content_type: "text/csv".to_owned(), content: b"a,b\n".to_vec() },
         ];
         let text = eml(Letter { attachments, ..letter() }).await.unwrap();
@@ -344,7 +352,10 @@ mod tests {
             (Letter { to: one("x\r\nBcc: e@e.e\r\n <a@b.c>"), ..letter() }, "`to` contains a line break"),
             (Letter { from: Some("a@".to_owned()), ..letter() }, "`from`: `a@` is not one address"),
             (Letter { reply_to: one("\n"), ..letter() }, "`reply_to` contains a line break"),
-            (Letter { subject: "Hi\r\nBcc: eve@example.com".to_owned(), ..letter() }, "`subject` contains a line break"),
+            (
+                Letter { subject: "Hi\r\nBcc: eve@example.com".to_owned(), ..letter() },
+                "`subject` contains a line break",
+            ),
             (Letter { to: vec!["a@b.c".to_owned(); 101], ..letter() }, "101 addresses are more than the 100"),
             (Letter { text: Some("x".repeat(26 << 20)), ..letter() }, "at most 26214400 are sent"),
         ] {
@@ -399,8 +410,10 @@ mod tests {
     #[tokio::test]
     async fn a_server_is_spoken_to_and_its_connection_kept() {
         let (place, mut heard) = server(polite).await;
-        let mail = Mail::smtp(&format!("smtp://me:pass%20word@{place}"), "mill@example.com", Handle::current()).unwrap();
-        let dotted = Letter { text: Some("one\r\n.\r\n.two".to_owned()), bcc: vec!["eve@e.com".to_owned()], ..letter() };
+        let mail =
+            Mail::smtp(&format!("smtp://me:pass%20word@{place}"), "mill@example.com", Handle::current()).unwrap();
+        let dotted =
+            Letter { text: Some("one\r\n.\r\n.two".to_owned()), bcc: vec!["eve@e.com".to_owned()], ..letter() };
         assert_eq!(mail.send(dotted).await.unwrap(), "<abc123@ryemill>");
         mail.send(letter()).await.unwrap();
         drop(mail);

@@ -5,6 +5,7 @@
 //! pool outlive the run that opened them, and what they hold is not that run's memory.
 
 pub mod databases;
+pub mod http;
 pub mod mail;
 pub mod net_guard;
 pub mod secrets;

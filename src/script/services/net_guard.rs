@@ -48,9 +48,7 @@ const CLOSED: [(&str, &str); 28] = [
 
 /// An address that scripts may not connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{address} is not a public address ({range}); the operator can open it with HTTP_ALLOW_PRIVATE"
-)]
+#[error("{address} is not a public address ({range}); the operator can open it with HTTP_ALLOW_PRIVATE")]
 pub struct ClosedAddress {
     pub address: IpAddr,
     range: &'static str,
@@ -219,18 +217,57 @@ mod tests {
     fn only_public_addresses_are_open() {
         let guard = AddressGuard::new(&[]);
         for closed in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254", "172.31.0.1",
-            "192.0.0.8", "192.168.1.1", "198.19.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1",
-            "::ffff:a9fe:a9fe", "::127.0.0.1", "::ffff:0:10.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::a9fe:a9fe",
-            "64:ff9b:1::1", "2002:a00:1::1", "2002:7f00:1::", "2001::1", "2001:db8::1", "fc00::1", "fd12::1",
-            "fe80::1", "fec0::1", "ff02::1", "3fff::1", "100::1", "4000::1", "8000::1", "fd00:ec2::254",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.169.254",
+            "172.31.0.1",
+            "192.0.0.8",
+            "192.168.1.1",
+            "198.19.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:a9fe:a9fe",
+            "::127.0.0.1",
+            "::ffff:0:10.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "2002:a00:1::1",
+            "2002:7f00:1::",
+            "2001::1",
+            "2001:db8::1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "3fff::1",
+            "100::1",
+            "4000::1",
+            "8000::1",
+            "fd00:ec2::254",
         ] {
             let refused = guard.check(closed.parse().unwrap());
             assert!(refused.is_err(), "{closed}");
         }
         for open in [
-            "1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "192.167.0.1", "223.255.255.255",
-            "2606:4700:4700::1111", "2a00:1450::1", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8", "2002:808:808::1",
+            "1.1.1.1",
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.128.0.1",
+            "192.167.0.1",
+            "223.255.255.255",
+            "2606:4700:4700::1111",
+            "2a00:1450::1",
+            "64:ff9b::8.8.8.8",
+            "::ffff:8.8.8.8",
+            "2002:808:808::1",
         ] {
             assert_eq!(guard.check(open.parse().unwrap()), Ok(()), "{open}");
         }
@@ -292,7 +329,9 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_no_pattern() {
-        for wrong in ["", "*", "*.", "https://x", "a b", "x:", "x:99999", "x:http", "a.*.com", "*.1.2.3.4", "x/y", "[::1"] {
+        for wrong in
+            ["", "*", "*.", "https://x", "a b", "x:", "x:99999", "x:http", "a.*.com", "*.1.2.3.4", "x/y", "[::1"]
+        {
             assert!(wrong.parse::<HostPattern>().is_err(), "{wrong}");
         }
     }

@@ -188,7 +188,8 @@ mod tests {
     #[test]
     fn json_stays_json() {
         let masker = masker();
-        let json = serde_json::json!({ "text": format!("key {KEY}!"), KEY: 1, "n": [12_345_678, 1.5, null] }).to_string();
+        let json =
+            serde_json::json!({ "text": format!("key {KEY}!"), KEY: 1, "n": [12_345_678, 1.5, null] }).to_string();
         let masked: Value = serde_json::from_str(&masker.mask_json(&json)).unwrap();
         assert_eq!(masked, serde_json::json!({ "text": "key ***!", "***": 1, "n": ["***", 1.5, null] }));
     }

@@ -86,7 +86,11 @@ impl Templates {
     /// When there is no such template, when it uses what is not in `values`, and when it is too long or too large.
     pub fn render(&self, name: &str, values: &str, max_bytes: usize) -> HostResult<String> {
         let template = self.environment.get_template(name).map_err(|error| {
-            if error.kind() == minijinja::ErrorKind::TemplateNotFound { self.unknown(name) } else { failed(&error, name) }
+            if error.kind() == minijinja::ErrorKind::TemplateNotFound {
+                self.unknown(name)
+            } else {
+                failed(&error, name)
+            }
         })?;
         let values: Value =
             serde_json::from_str(values).map_err(|error| wrong(format!("template `{name}`: its values: {error}")))?;
