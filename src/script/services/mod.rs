@@ -1,8 +1,8 @@
 //! What the host functions stand on, in plain Rust: HTTP, mail, databases, templates, secrets. Shared by all runs of
 //! the process; knows neither engine nor fiber.
 //!
-//! All of them work on one runtime of their own, not on the executor threads that poll the fibers: connections in a
-//! pool outlive the run that opened them, and what they hold is not that run's memory.
+//! All of them work on one runtime that is not the executor threads': connections in a pool outlive the run that
+//! opened them, and what they hold is not that run's memory.
 
 pub mod databases;
 pub mod http;
@@ -11,10 +11,93 @@ pub mod net_guard;
 pub mod secrets;
 pub mod templates;
 
-use tokio::task::JoinError;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+use tokio::runtime::Handle;
+use tokio::task::JoinError;
+use url::Url;
+
+use self::databases::Databases;
+use self::http::Http;
+use self::mail::Mail;
+use self::net_guard::AddressGuard;
+use self::secrets::{Masker, Secrets};
 use super::ports::{HostError, HostResult};
+use crate::config::{DatabaseUrl, Mailer, Secret};
 use crate::job::ErrorKind;
+
+/// What the operator configured for scripts; the fields of the same names in [`Config`](crate::config::Config).
+#[derive(Clone, Debug)]
+pub struct ServicesOptions {
+    pub mailer: Mailer,
+    pub mail_from: String,
+    pub databases: BTreeMap<String, DatabaseUrl>,
+    pub secrets: BTreeMap<String, Secret>,
+    pub http_allow_private: Vec<IpNet>,
+}
+
+impl Default for ServicesOptions {
+    /// No databases and no secrets; mail goes into `data/outbox`.
+    fn default() -> Self {
+        Self {
+            mailer: Mailer::File("data/outbox".into()),
+            mail_from: "ryemill@localhost".to_owned(),
+            databases: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            http_allow_private: Vec::new(),
+        }
+    }
+}
+
+/// Shared by all runs of a process.
+#[derive(Debug)]
+pub struct Services {
+    pub http: Http,
+    pub mail: Mail,
+    pub databases: Databases,
+    pub secrets: Secrets,
+    /// Every secret, for what leaves a run as log, error or result.
+    pub masker: Masker,
+}
+
+impl Services {
+    /// Opens nothing yet. The work is done on `runtime`, which must live as long as runs do.
+    ///
+    /// # Errors
+    /// When the mailer or the secrets cannot be used.
+    pub fn new(options: ServicesOptions, runtime: &Handle) -> Result<Self, String> {
+        let masker = {
+            let secrets = options.secrets.values().map(|secret| Cow::Borrowed(secret.expose()));
+            let all: Vec<_> = secrets.chain(mail_password(&options.mailer)).collect();
+            Masker::new(all.iter().map(AsRef::as_ref))?
+        };
+        let from = &options.mail_from;
+        let mail = match options.mailer {
+            Mailer::Smtp(url) => Mail::smtp(url.expose(), from, runtime.clone())?,
+            Mailer::File(folder) => Mail::folder(folder, from, runtime.clone())?,
+        };
+        let files = options.databases.into_iter().map(|(name, DatabaseUrl::Sqlite { path })| (name, path));
+        let secrets = options.secrets.into_iter().map(|(name, secret)| (name, secret.expose().to_owned()));
+        Ok(Self {
+            http: Http::new(AddressGuard::new(&options.http_allow_private), runtime.clone()),
+            mail,
+            databases: Databases::new(files.collect(), runtime.clone()),
+            secrets: Secrets::new(secrets.collect()),
+            masker,
+        })
+    }
+}
+
+/// A mail server may repeat it in an error.
+fn mail_password(mailer: &Mailer) -> Option<Cow<'static, str>> {
+    let Mailer::Smtp(url) = mailer else { return None };
+    let url = Url::parse(url.expose()).ok()?;
+    let decoded = percent_decode_str(url.password()?).decode_utf8().ok()?;
+    Some(decoded.into_owned().into())
+}
 
 /// The answer of a task on the services' runtime. Its panic goes on here, to end at the root of the fiber that waits.
 fn joined<T>(result: Result<HostResult<T>, JoinError>) -> HostResult<T> {

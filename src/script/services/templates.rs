@@ -4,8 +4,8 @@
 //! and `.js`, nothing for others. Knows no folder: sources come as text.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
+use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Value, ValueKind};
@@ -23,13 +23,13 @@ const RECURSION: usize = 200;
 
 /// A fault of one template, found when it is loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("template `{name}`{}: {message}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
 pub struct TemplateFault {
     /// The template's name.
     pub name: String,
     /// 1-based, where known.
     pub line: Option<usize>,
-    /// Says name, line and fault.
+    /// The fault alone.
     pub message: String,
 }
 
@@ -60,12 +60,12 @@ impl Templates {
     ///
     /// # Errors
     /// All templates that do not compile.
-    pub fn new(sources: BTreeMap<String, String>) -> Result<Self, Vec<TemplateFault>> {
+    pub fn new(sources: BTreeMap<String, Arc<str>>) -> Result<Self, Vec<TemplateFault>> {
         let mut templates = Self::default();
         let mut faults = Vec::new();
         for (name, source) in sources {
-            if let Err(error) = templates.environment.add_template_owned(name.clone(), source) {
-                faults.push(TemplateFault { line: error.line(), message: worded(&error, &name), name });
+            if let Err(error) = templates.environment.add_template_owned(name.clone(), source.to_string()) {
+                faults.push(fault_of(&error, &name));
             }
         }
         if faults.is_empty() { Ok(templates) } else { Err(faults) }
@@ -137,7 +137,7 @@ fn write_value(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -
 }
 
 fn failed(error: &Error, name: &str) -> HostError {
-    wrong(worded(error, name))
+    wrong(fault_of(error, name).to_string())
 }
 
 /// A template is part of the script's own files, so its faults are the script's.
@@ -145,7 +145,7 @@ fn wrong(message: String) -> HostError {
     HostError::new(ErrorKind::Script, message, false)
 }
 
-fn worded(error: &Error, name: &str) -> String {
+fn fault_of(error: &Error, name: &str) -> TemplateFault {
     use minijinja::ErrorKind as Kind;
 
     // An error inside an included template is wrapped once per include; the innermost says what happened and where.
@@ -153,19 +153,13 @@ fn worded(error: &Error, name: &str) -> String {
     while let Some(inner) = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>()) {
         error = inner;
     }
-    let mut message = format!("template `{}`", error.name().unwrap_or(name));
-    if let Some(line) = error.line() {
-        let _ = write!(message, ", line {line}");
-    }
     let expression = error.range().zip(error.template_source()).and_then(|(range, source)| source.get(range));
-    let _ = match (error.kind(), expression) {
-        (Kind::UndefinedError, Some(expression)) => {
-            write!(message, ": `{}` is not among the values given", expression.trim())
-        }
-        (Kind::OutOfFuel, _) => write!(message, ": it takes too long or makes too much text"),
-        _ => write!(message, ": {}", error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)),
+    let message = match (error.kind(), expression) {
+        (Kind::UndefinedError, Some(expression)) => format!("`{}` is not among the values given", expression.trim()),
+        (Kind::OutOfFuel, _) => "it takes too long or makes too much text".to_owned(),
+        _ => error.detail().map_or_else(|| error.kind().to_string(), str::to_owned),
     };
-    message
+    TemplateFault { name: error.name().unwrap_or(name).to_owned(), line: error.line(), message }
 }
 
 /// Refuses to grow over its limit.
@@ -195,7 +189,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn render(name: &str, source: &str, values: &str) -> Result<String, String> {
-        let templates = Templates::new(BTreeMap::from([(name.to_owned(), source.to_owned())])).unwrap();
+        let templates = Templates::new(BTreeMap::from([(name.to_owned(), source.into())])).unwrap();
         templates.render(name, values, MIB).map_err(|error| error.message)
     }
 
@@ -217,7 +211,7 @@ mod tests {
 
     #[test]
     fn templates_include_and_extend_each_other() {
-        let source = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        let source = |name: &str, text: &str| (name.to_owned(), text.into());
         let templates = Templates::new(BTreeMap::from([
             source("base.html", "<h1>{% block title %}{% endblock %}</h1>{% include 'parts/foot.txt' %}"),
             source("page.html", "{% extends 'base.html' %}{% block title %}{{ t }}{% endblock %}"),
@@ -241,19 +235,19 @@ mod tests {
     #[test]
     fn a_template_that_does_not_compile_is_refused_with_its_line() {
         let faults = Templates::new(BTreeMap::from([
-            ("bad.html".to_owned(), "ok\n{% for x %}".to_owned()),
-            ("good.html".to_owned(), "ok".to_owned()),
-            ("worse.html".to_owned(), "{{ x | nofilter }}{{".to_owned()),
+            ("bad.html".to_owned(), "ok\n{% for x %}".into()),
+            ("good.html".to_owned(), "ok".into()),
+            ("worse.html".to_owned(), "{{ x | nofilter }}{{".into()),
         ]))
         .unwrap_err();
         assert_eq!(faults.len(), 2);
         assert_eq!((faults[0].name.as_str(), faults[0].line), ("bad.html", Some(2)));
-        assert!(faults[0].message.starts_with("template `bad.html`, line 2: "), "{}", faults[0]);
+        assert!(faults[0].to_string().starts_with("template `bad.html`, line 2: "), "{}", faults[0]);
     }
 
     #[test]
     fn an_unknown_template_is_answered_with_a_near_name() {
-        let templates = Templates::new(BTreeMap::from([("welcome.html".to_owned(), String::new())])).unwrap();
+        let templates = Templates::new(BTreeMap::from([("welcome.html".to_owned(), "".into())])).unwrap();
         let error = templates.render("welcom.html", "{}", MIB).unwrap_err().message;
         assert!(error.contains("did you mean `welcome.html`?"), "{error}");
         assert!(templates.render("../secret", "{}", MIB).is_err());
