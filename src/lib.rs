@@ -6,6 +6,7 @@ pub mod job;
 pub mod script;
 pub mod shutdown;
 pub mod telemetry;
+pub mod worker;
 
 /// Counts what script runs hold; here, so that every binary and test of the crate has it.
 #[global_allocator]

@@ -2,7 +2,8 @@
 //!
 //! A thread steps woken fibers and new ones first, for at most one slice in a row, then one fiber that has used up its
 //! slice. A new run starts only while few fibers are busy, so that busy scripts share cores and waiting ones do not
-//! count. Nothing of a script leaves its thread.
+//! count. Requests wait in one line for whichever thread has room first, and can be taken back until then. Nothing of
+//! a script leaves its thread.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use futures_util::task::AtomicWaker;
 use rhai::Engine;
+use tokio::sync::Notify;
 
 use super::engine::{self, Compiled};
 use super::fiber::context::{JobInfo, SLICE, StopSignal};
@@ -24,7 +26,8 @@ use super::fiber::{Fiber, RunReport, ScriptEnd, StackPool, Start, Step, Usage, s
 use super::library::Script;
 use super::ports::RunPorts;
 use super::services::Services;
-use crate::job::{JobId, Json, Limits, Version};
+use crate::job::time::SystemClock;
+use crate::job::{Clock, JobId, Json, Limits, Version};
 
 /// A thread starts a new run only while fewer of its fibers than this are busy.
 const MAX_BUSY: usize = 4;
@@ -57,19 +60,30 @@ pub struct ThreadState {
     pub last_tick: Instant,
     /// The job it is on.
     pub on: Option<JobId>,
-    /// Fibers and requests it has.
+    /// Fibers it has.
     pub load: usize,
 }
 
 /// Executor threads. Ended by [`Pool::shut_down`], which waits for them.
 pub struct Pool {
     threads: Vec<(Arc<Shared>, JoinHandle<()>)>,
-    next: AtomicUsize,
+    line: Arc<Line>,
+}
+
+/// Requests that no thread has started yet, oldest first, with the time they came.
+#[derive(Default)]
+struct Line {
+    requests: Mutex<VecDeque<(Instant, RunRequest)>>,
+    /// A request was taken, or a thread has room again.
+    shorter: Notify,
 }
 
 /// What a thread shares with the rest of the process.
 struct Shared {
-    inbox: Mutex<VecDeque<RunRequest>>,
+    /// Whether it waits to be woken. It looks at the line once more after it has set this.
+    asleep: AtomicBool,
+    /// Whether it has as many busy fibers as it may.
+    full: AtomicBool,
     /// Fibers whose host call is worth a look.
     woken: Mutex<Vec<Place>>,
     waker: AtomicWaker,
@@ -85,18 +99,20 @@ impl Pool {
     pub fn start(options: PoolOptions) -> anyhow::Result<Self> {
         let metronome = Arc::new(Metronome::start().context("the metronome thread cannot be started")?);
         let mut threads = Vec::new();
+        let line = Arc::new(Line::default());
         // Values die on the threads that made them, and dropping a deep one needs as much stack there as on its fiber.
         let stack_size = size_for(64 << 20);
         for number in 0..options.threads.max(1) {
             let shared = Arc::new(Shared {
-                inbox: Mutex::default(),
+                asleep: AtomicBool::new(false),
+                full: AtomicBool::new(false),
                 woken: Mutex::default(),
                 waker: AtomicWaker::new(),
                 load: AtomicUsize::new(0),
                 closing: AtomicBool::new(false),
                 on: Mutex::new(None),
             });
-            let (mine, metronome) = (Arc::clone(&shared), Arc::clone(&metronome));
+            let (mine, line, metronome) = (Arc::clone(&shared), Arc::clone(&line), Arc::clone(&metronome));
             let (services, limits) = (Arc::clone(&options.services), options.limits.clone());
             let thread = thread::Builder::new()
                 .name(format!("executor-{number}"))
@@ -107,25 +123,51 @@ impl Pool {
                         .thread_stack_size(stack_size)
                         .build()
                         .expect("a runtime needs only an epoll instance"); // without it the worker cannot work
-                    runtime.block_on(Executor::new(mine, metronome, services, limits).run());
+                    runtime.block_on(Executor::new(mine, line, metronome, services, limits).run());
                 })
                 .context("an executor thread cannot be started")?;
             threads.push((shared, thread));
         }
-        Ok(Self { threads, next: AtomicUsize::new(0) })
+        Ok(Self { threads, line })
     }
 
-    /// Hands a run to the thread that has the fewest.
+    /// Puts a run in line for the first thread that has room.
     pub fn run(&self, request: RunRequest) {
-        // Starts from another thread each time, so that idle threads take turns.
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let (shared, _) = (0..self.threads.len())
-            .map(|n| &self.threads[(start + n) % self.threads.len()])
-            .min_by_key(|(shared, _)| shared.load.load(Ordering::Relaxed))
-            .expect("a pool has at least one thread");
-        shared.load.fetch_add(1, Ordering::Relaxed);
-        lock(&shared.inbox).push_back(request);
-        shared.waker.wake();
+        lock(&self.line.requests).push_back((Instant::now(), request));
+        // A thread that is awake looks at the line before it goes to sleep, unless it is full.
+        let sleeping =
+            self.threads.iter().map(|(shared, _)| shared).filter(|shared| shared.asleep.load(Ordering::SeqCst));
+        if let Some(shared) = sleeping.min_by_key(|shared| shared.load.load(Ordering::Relaxed)) {
+            // So that the next request wakes another one.
+            shared.asleep.store(false, Ordering::SeqCst);
+            shared.waker.wake();
+        }
+    }
+
+    /// Waits until a thread has room and at most `most` requests are in line. Answers how many are.
+    pub async fn room(&self, most: usize) -> usize {
+        loop {
+            let notified = self.line.shorter.notified();
+            let waiting = self.waiting();
+            if waiting <= most && self.threads.iter().any(|(shared, _)| !shared.full.load(Ordering::SeqCst)) {
+                return waiting;
+            }
+            notified.await;
+        }
+    }
+
+    /// Requests in line.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        lock(&self.line.requests).len()
+    }
+
+    /// Takes the requests back that have been in line for `age` or longer.
+    #[must_use]
+    pub fn take_back(&self, age: Duration) -> Vec<RunRequest> {
+        let mut requests = lock(&self.line.requests);
+        let count = requests.iter().take_while(|(since, _)| since.elapsed() >= age).count();
+        requests.drain(..count).map(|(_, request)| request).collect()
     }
 
     /// For the watchdog.
@@ -207,6 +249,7 @@ struct Slot {
 /// One thread's own.
 struct Executor {
     shared: Arc<Shared>,
+    line: Arc<Line>,
     metronome: Arc<Metronome>,
     services: Arc<Services>,
     limits: Limits,
@@ -223,9 +266,16 @@ struct Executor {
 }
 
 impl Executor {
-    fn new(shared: Arc<Shared>, metronome: Arc<Metronome>, services: Arc<Services>, limits: Limits) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        line: Arc<Line>,
+        metronome: Arc<Metronome>,
+        services: Arc<Services>,
+        limits: Limits,
+    ) -> Self {
         Self {
             shared,
+            line,
             metronome,
             services,
             limits,
@@ -246,7 +296,9 @@ impl Executor {
             let more = poll_fn(|task| {
                 // Registered before the look, so that nothing that comes meanwhile is missed.
                 shared.waker.register(task.waker());
+                shared.asleep.store(true, Ordering::SeqCst);
                 if self.has_work() {
+                    shared.asleep.store(false, Ordering::SeqCst);
                     return Poll::Ready(true);
                 }
                 let idle = self.free.len() == self.fibers.len();
@@ -267,7 +319,7 @@ impl Executor {
         self.take_woken();
         !self.woken.is_empty()
             || !self.sliced.is_empty()
-            || (self.sliced.len() < MAX_BUSY && !lock(&self.shared.inbox).is_empty())
+            || (self.sliced.len() < MAX_BUSY && !lock(&self.line.requests).is_empty())
     }
 
     fn take_woken(&mut self) {
@@ -296,12 +348,18 @@ impl Executor {
         if let Some(place) = self.sliced.pop_front() {
             self.step(place);
         }
+        let full = self.sliced.len() >= MAX_BUSY;
+        if self.shared.full.swap(full, Ordering::SeqCst) && !full {
+            self.line.shorter.notify_one();
+        }
         *lock(&self.shared.on) = None;
     }
 
     /// Starts the next requested run, if there is one.
     fn start_next(&mut self) -> bool {
-        let Some(request) = lock(&self.shared.inbox).pop_front() else { return false };
+        let Some((_, request)) = lock(&self.line.requests).pop_front() else { return false };
+        self.shared.load.fetch_add(1, Ordering::Relaxed);
+        self.line.shorter.notify_one();
         let (job, done) = (request.job.id, request.done);
         let compiled = match self.compiled(&request.script) {
             Ok(compiled) => compiled,
@@ -310,6 +368,7 @@ impl Executor {
                 return true;
             }
         };
+        let ports = Arc::clone(&request.ports);
         let start = Start {
             script: request.script,
             job: request.job,
@@ -322,6 +381,7 @@ impl Executor {
         };
         match Fiber::new(start, &self.engine, &compiled, &self.stacks, &self.metronome.beats()) {
             Ok(fiber) => {
+                ports.started(SystemClock.now());
                 let number = self.free.pop().unwrap_or_else(|| {
                     self.fibers.push(None);
                     self.fibers.len() - 1

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::job::{ErrorKind, FileInfo, JobId, JobName, Json, LogLevel, Priority};
+use crate::job::{ErrorKind, FileInfo, JobId, JobName, Json, LogLevel, Priority, Timestamp};
 
 /// A host call that failed. A script that catches it sees `#{ kind, message, retryable, status? }`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -50,6 +50,8 @@ pub struct ChildJob {
 /// The outside of one run. Calls that wait are futures, which the fiber bounds by the deadline and drops at a stop; the
 /// others return at once.
 pub trait RunPorts: Send + Sync + 'static {
+    /// The first statement runs now.
+    fn started(&self, _at: Timestamp) {}
     /// One log line; `fields` is a JSON object. Rates and sizes are the implementation's to limit.
     fn log(&self, level: LogLevel, message: String, fields: Option<Json>);
     /// `percent` is in 0.0..=100.0.

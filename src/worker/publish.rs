@@ -1,0 +1,218 @@
+//! Which job types this worker has, and which the broker knows: publishes the first, reads the second. What a worker lacks
+//! it does not claim; what it may submit is what the broker knows. Knows scripts by their metadata only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tracing::{debug, warn};
+
+use super::Shared;
+use crate::broker::{BrokerError, LoadedType, Publication, RefusedType, Result, Topic, TypeInfo};
+use crate::job::{JobName, PayloadSchema, QueueName, Version, WorkerId};
+use crate::script::library::Snapshot;
+use crate::shutdown::Shutdown;
+
+/// How old the picture may get when nothing is heard.
+const REFRESH: Duration = Duration::from_secs(1);
+/// Wake-ups closer than this are answered by one look.
+const SPACING: Duration = Duration::from_millis(20);
+
+/// What is known of job types now.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// By the broker; the live versions.
+    pub types: BTreeMap<JobName, TypeInfo>,
+    /// Of these, the ones that this worker has no script for.
+    pub lacking: Vec<JobName>,
+    /// The queues of the loaded scripts, and all that the broker has.
+    pub queues: Vec<QueueName>,
+}
+
+/// The job types, shared.
+pub struct Types {
+    shared: Arc<Shared>,
+    known: watch::Sender<Arc<Known>>,
+    /// Compiled schemas of live versions that this worker has no script for.
+    schemas: Mutex<BTreeMap<Version, Arc<PayloadSchema>>>,
+    stale: Notify,
+    /// The broker knows what this worker has.
+    pub published: Notify,
+}
+
+/// What this worker has told the broker.
+#[derive(Default)]
+struct Told {
+    /// Under which id, and of which state of the library.
+    epoch: Option<(u64, u64)>,
+    versions: BTreeMap<JobName, Version>,
+    refused: BTreeSet<(JobName, Version)>,
+}
+
+impl Types {
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let (known, schemas) = (watch::Sender::default(), Mutex::default());
+        Arc::new(Self { shared, known, schemas, stale: Notify::new(), published: Notify::new() })
+    }
+
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    #[must_use]
+    pub fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.borrow())
+    }
+
+    /// Changes when there may be more to claim.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<Known>> {
+        self.known.subscribe()
+    }
+
+    /// The picture has proved wrong: have it made anew soon.
+    pub fn stale(&self) {
+        self.stale.notify_one();
+    }
+
+    /// The live version of a type; asks the broker when it is not in the picture.
+    ///
+    /// # Errors
+    /// What the broker says; [`Known`] without that type when there is none.
+    pub async fn find(&self, name: &JobName) -> Result<Arc<Known>> {
+        let known = self.known();
+        if known.types.contains_key(name) {
+            return Ok(known);
+        }
+        self.refresh().await?;
+        Ok(self.known())
+    }
+
+    /// The schema of a live version, compiled once.
+    ///
+    /// # Errors
+    /// When the published schema is none; only a broker's damaged record can make it so.
+    pub fn schema_of(&self, live: &TypeInfo) -> std::result::Result<Arc<PayloadSchema>, String> {
+        let version = &live.job_type.version;
+        let mut schemas = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(schema) = schemas.get(version) {
+            return Ok(Arc::clone(schema));
+        }
+        let schema = Arc::new(PayloadSchema::compile(&live.job_type.spec.schema).map_err(|fault| fault.to_string())?);
+        let known = self.known();
+        schemas.retain(|version, _| known.types.values().any(|info| info.job_type.version == *version));
+        schemas.insert(version.clone(), Arc::clone(&schema));
+        Ok(schema)
+    }
+
+    /// Reads what the broker knows.
+    ///
+    /// # Errors
+    /// What the broker says; the picture stays then.
+    pub async fn refresh(&self) -> Result<()> {
+        let Shared { broker, library, .. } = &*self.shared;
+        let types: BTreeMap<JobName, TypeInfo> =
+            broker.job_types().await?.into_iter().map(|info| (info.job_type.name.clone(), info)).collect();
+        let snapshot = library.snapshot();
+        let lacking = types.keys().filter(|name| !snapshot.scripts.contains_key(*name)).cloned().collect();
+        let mut queues: BTreeSet<QueueName> = broker.queues().await?.into_iter().map(|queue| queue.name).collect();
+        queues.extend(snapshot.scripts.values().map(|script| script.job_type.spec.queue.clone()));
+        let new = Known { types, lacking, queues: queues.into_iter().collect() };
+        self.known.send_if_modified(|known| {
+            let claims = known.lacking != new.lacking || known.queues != new.queues;
+            *known = Arc::new(new);
+            claims
+        });
+        Ok(())
+    }
+
+    /// Keeps both sides told until `stop`.
+    pub async fn run(self: Arc<Self>, stop: Shutdown) {
+        let mut told = Told::default();
+        let mut swaps = self.shared.library.changes();
+        let mut members = self.shared.lease.members();
+        let mut theirs = self.shared.broker.changes(Topic::JobTypes);
+        loop {
+            swaps.borrow_and_update();
+            members.borrow_and_update();
+            theirs.borrow_and_update();
+            self.run_once(&mut told).await;
+            if told.epoch.is_some() {
+                self.published.notify_one();
+            }
+            tokio::select! {
+                () = stop.requested() => return,
+                () = tokio::time::sleep(REFRESH) => continue,
+                () = self.stale.notified() => {}
+                Ok(()) = swaps.changed() => {}
+                Ok(()) = members.changed() => {}
+                Ok(()) = theirs.changed() => {}
+            }
+            tokio::time::sleep(SPACING).await;
+        }
+    }
+
+    async fn run_once(&self, told: &mut Told) {
+        if let Err(problem) = self.publish(told).await {
+            match problem {
+                BrokerError::LeaseLost => self.shared.lease.doubt(),
+                problem => warn!("the job types of this worker are not published: {problem}"),
+            }
+        }
+        if let Err(problem) = self.refresh().await {
+            debug!("the known job types could not be read: {problem}");
+        }
+    }
+
+    /// In the metrics, what is new.
+    fn count(&self, before: &Told, now: &Told) {
+        let metrics = &self.shared.metrics;
+        for (name, version) in &now.versions {
+            if before.versions.get(name) != Some(version) {
+                metrics.script_loaded(name.as_str());
+            }
+        }
+        for (name, _) in now.refused.difference(&before.refused) {
+            metrics.script_refused(name.as_str());
+        }
+    }
+
+    async fn publish(&self, told: &mut Told) -> Result<()> {
+        let Shared { broker, library, lease, .. } = &*self.shared;
+        let member = lease.member();
+        // Read before the snapshot: a swap in between is published again.
+        let swap = *library.changes().borrow();
+        if told.epoch == Some((member.epoch, swap)) {
+            return Ok(());
+        }
+        let snapshot = library.snapshot();
+        // Under a new id nothing was replaced: the broker has not heard of this worker.
+        let known = told.epoch.is_some_and(|(epoch, _)| epoch == member.epoch);
+        let before = if known { &told.versions } else { &BTreeMap::new() };
+        broker.publish(&publication(member.id, &snapshot, before)).await?;
+        let versions =
+            snapshot.scripts.iter().map(|(name, script)| (name.clone(), script.job_type.version.clone())).collect();
+        let refused = snapshot.refused.iter().map(|refused| (refused.name.clone(), refused.version.clone())).collect();
+        let new = Told { epoch: Some((member.epoch, swap)), versions, refused };
+        self.count(told, &new);
+        *told = new;
+        Ok(())
+    }
+}
+
+fn publication(worker: WorkerId, snapshot: &Snapshot, before: &BTreeMap<JobName, Version>) -> Publication {
+    let types = snapshot.scripts.iter().map(|(name, script)| LoadedType {
+        job_type: script.job_type.clone(),
+        replaced: before.get(name).filter(|version| **version != script.job_type.version).cloned(),
+    });
+    let refused = snapshot.refused.iter().map(|refused| RefusedType {
+        name: refused.name.clone(),
+        version: refused.version.clone(),
+        reason: refused.reason.clone(),
+        at: refused.at,
+    });
+    Publication { worker, types: types.collect(), refused: refused.collect() }
+}

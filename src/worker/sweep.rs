@@ -1,0 +1,108 @@
+//! Upkeep that any worker does for all: gives back the runs of dead workers, and removes what retention says may go, with
+//! its files. Knows nothing of this worker's own runs but how to stop one that the broker has given away.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{error, warn};
+
+use super::Shared;
+use crate::broker::{Result, Sweep};
+use crate::job::spec::Keep;
+use crate::script::context::StopReason;
+use crate::shutdown::Shutdown;
+
+/// Jobs that one call removes.
+const PRUNE: usize = 500;
+/// Most calls of either kind in one turn, so that a turn ends.
+const STEPS: usize = 100;
+
+pub struct Upkeep(pub Arc<Shared>);
+
+/// What one turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Runs given back.
+    pub lost: usize,
+    /// Jobs removed.
+    pub removed: usize,
+}
+
+impl Upkeep {
+    /// A turn each sixth of the lease, until `stop`.
+    pub async fn run(self, stop: Shutdown) {
+        let every = self.0.options.lease / 6;
+        loop {
+            // Up to a fifth earlier, so that workers which started together do not sweep together.
+            let pause = every.mul_f64(1.0 - 0.2 * rand::random::<f64>());
+            tokio::select! {
+                () = stop.requested() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            tokio::select! {
+                // Every step is whole in itself.
+                () = stop.requested() => return,
+                _ = self.run_once() => {}
+            }
+        }
+    }
+
+    /// One turn: sweep, then prune.
+    pub async fn run_once(&self) -> Report {
+        let started = Instant::now();
+        let lost = self.sweep().await.unwrap_or_else(|problem| {
+            warn!("the sweep for dead workers failed, the next one tries again: {problem}");
+            0
+        });
+        let removed = self.prune(started).await.unwrap_or_else(|problem| {
+            warn!("ended jobs were not removed, the next turn tries again: {problem}");
+            0
+        });
+        Report { lost, removed }
+    }
+
+    async fn sweep(&self) -> Result<usize> {
+        let Shared { broker, options, runs, metrics, .. } = &*self.0;
+        let mut lost = 0;
+        for _ in 0..STEPS {
+            let sweep = Sweep { overdue: options.lease, blamed: Vec::new(), keep: Keep::default().failed };
+            let swept = broker.sweep(&sweep).await?;
+            for run in &swept.lost {
+                warn!(job_id = %run.job, queue = %run.queue, "a run was lost with its worker and is given back");
+                // One of ours when it was over its time: somebody else may start it now.
+                runs.stop(run.token, StopReason::LeaseLost);
+            }
+            for job in &swept.failed {
+                error!(job_id = %job, "a job failed: its worker died with it too often");
+            }
+            if swept.quarantined > 0 {
+                error!(records = swept.quarantined, "damaged records of running jobs were moved aside");
+            }
+            lost += swept.lost.len();
+            if !swept.more {
+                break;
+            }
+        }
+        metrics.rescued(u64::try_from(lost).unwrap_or(u64::MAX));
+        Ok(lost)
+    }
+
+    async fn prune(&self, started: Instant) -> Result<usize> {
+        let Shared { broker, options, files, .. } = &*self.0;
+        let mut removed = 0;
+        for _ in 0..STEPS {
+            let jobs = broker.prune(options.retain_bytes, PRUNE).await?;
+            for job in &jobs {
+                if let Err(problem) = files.remove_job(*job).await {
+                    warn!(job_id = %job, "the files of a removed job are still there: {problem}");
+                }
+            }
+            removed += jobs.len();
+            // The sweep must not wait for a long clean-up.
+            if jobs.len() < PRUNE || started.elapsed() > options.lease / 6 {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+}
