@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use rhai::{AST, Engine, EvalAltResult, ModuleResolver, ParseError, Position, Scope, Shared, Stmt};
+use rhai::{
+    AST, ASTNode, Engine, EvalAltResult, Expr, ModuleResolver, ParseError, Position, Scope, Shared, Stmt, StmtBlock,
+};
 
 use super::fiber::context::{self, on_operation};
 use super::library::Script;
@@ -30,6 +32,7 @@ pub fn build() -> Engine {
     engine.on_progress(|_| on_operation());
     engine.on_print(|text| log(LogLevel::Info, text));
     engine.on_debug(|text, _, _| log(LogLevel::Debug, text));
+    engine.register_fn(TAKE_JOB, context::take_job);
     checked::register(&mut engine);
     api::register(&mut engine);
     engine
@@ -45,12 +48,15 @@ fn log(level: LogLevel, text: &str) {
 /// A script as one thread runs it.
 pub struct Compiled {
     pub name: JobName,
-    /// Without `const JOB`, which would otherwise be built anew for each run.
-    pub ast: AST,
-    /// Whether anything is left at the top level (imports, other constants) that each run has to evaluate.
-    pub has_top_level: bool,
+    /// What a run evaluates: the top level without `const JOB` (which would otherwise be built anew for each run), the
+    /// parameter of `run`, and the body of `run` in place of a call. Rhai replaces the place of an error that ends a
+    /// script by the place of the call it passes through, and the outermost call has none.
+    pub program: AST,
     modules: RefCell<HashMap<String, SharedModule>>,
 }
+
+/// Hands the job over to the script, by value. No name that a script would use by chance.
+const TAKE_JOB: &str = "__ryemill_job";
 
 impl Compiled {
     /// # Errors
@@ -58,12 +64,21 @@ impl Compiled {
     pub fn new(engine: &Engine, script: &Script) -> Result<Self, ParseError> {
         let whole = compile(engine, &script.file, &script.source)?;
         let keeps_job = script.source.contains("global::JOB");
-        let statements: Vec<Stmt> =
+        let mut program: Vec<Stmt> =
             whole.statements().iter().filter(|statement| keeps_job || !is_job(statement)).cloned().collect();
-        let has_top_level = !statements.is_empty();
-        let mut ast = AST::new(statements, whole.shared_lib().clone());
-        ast.set_source(script.file.as_str());
-        Ok(Self { name: script.job_type.name.clone(), ast, has_top_level, modules: RefCell::default() })
+        let run = whole.shared_lib().get_script_fn("run", 1);
+        let param = run.and_then(|run| run.params.first()).map_or("job", |param| param.as_str());
+        let entry = engine.compile(format!("let {param} = {TAKE_JOB}(); run({param})"))?;
+        let body = body_of_run(&whole);
+        if names_constants(&program, &body) {
+            program.extend(entry.statements().iter().cloned());
+        } else {
+            program.extend(entry.statements().first().cloned());
+            program.push(Stmt::Block(Box::new(StmtBlock::new(body, Position::NONE, Position::NONE))));
+        }
+        let mut program = AST::new(program, whole.shared_lib().clone());
+        program.set_source(script.file.as_str());
+        Ok(Self { name: script.job_type.name.clone(), program, modules: RefCell::default() })
     }
 }
 
@@ -71,6 +86,42 @@ impl Compiled {
 fn is_job(statement: &Stmt) -> bool {
     matches!(statement, Stmt::Var(var, flags, _)
         if var.0.as_str() == "JOB" && flags.intersects(rhai::ASTFlags::CONSTANT))
+}
+
+/// The statements of `fn run(job)`. Rhai does not export the type of a function's body, but walks over it.
+fn body_of_run(ast: &AST) -> Vec<Stmt> {
+    let mut only_run = ast.clone();
+    only_run.clear_statements().retain_functions(|_, _, name, params| name == "run" && params == 1);
+    let mut body = Vec::new();
+    only_run.walk(&mut |path: &[ASTNode]| {
+        if let [ASTNode::Stmt(statement)] = path {
+            body.push((*statement).clone());
+        }
+        true
+    });
+    body
+}
+
+/// Whether a function's body names a top-level constant as if it were its own. Rhai does not know it there, and that
+/// must not change by evaluating the body at the top level.
+fn names_constants(top_level: &[Stmt], body: &[Stmt]) -> bool {
+    let constants: Vec<&str> = top_level
+        .iter()
+        .filter_map(|statement| match statement {
+            Stmt::Var(var, ..) => Some(var.0.as_str()),
+            _ => None,
+        })
+        .collect();
+    let mut found = false;
+    for statement in body {
+        statement.walk(&mut Vec::new(), &mut |path: &[ASTNode]| {
+            if let Some(ASTNode::Expr(Expr::Variable(variable, ..))) = path.last() {
+                found |= variable.2.is_empty() && constants.contains(&variable.1.as_str());
+            }
+            !found
+        });
+    }
+    found
 }
 
 /// Compiles one source under its file name.

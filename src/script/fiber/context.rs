@@ -134,6 +134,8 @@ pub struct RunContext {
     pub calls: Cell<u64>,
     /// Jobs submitted so far.
     pub children: Cell<u64>,
+    /// What `run` is called with, until it takes it.
+    pub(super) argument: Cell<Dynamic>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
     pub(super) deadline: Instant,
@@ -226,7 +228,7 @@ impl RunContext {
     }
 
     /// Whether the run has ended or must end now, by what does not need the clock.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         if self.ended.get() {
             return true;
         }
@@ -256,6 +258,11 @@ impl RunContext {
         unsafe { &*yielder }.suspend(pause);
         if self.is_over() { Err(terminated()) } else { Ok(()) }
     }
+}
+
+/// The value that `run` is called with; `()` when it was taken before.
+pub fn take_job() -> Dynamic {
+    current().map(|run| run.argument.take()).unwrap_or_default()
 }
 
 /// The engine's hook, at every operation of a script: counts, guards the stack, the memory and the clock, and gives up

@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use corosensei::{Coroutine, CoroutineResult};
-use rhai::{CallFnOptions, Dynamic, Engine, Scope};
+use rhai::{Dynamic, Engine};
 use serde_json::value::RawValue;
 use tokio::time::Sleep;
 
@@ -132,6 +132,7 @@ impl Fiber {
             account: Account::new(usize::try_from(memory).unwrap_or(usize::MAX)),
             calls: Cell::new(0),
             children: Cell::new(0),
+            argument: Cell::default(),
             stop: start.stop,
             started: now,
             deadline: now.checked_add(start.timeout).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX))),
@@ -253,10 +254,12 @@ fn execute(engine: &Engine, run: &RunContext, payload: Json) -> ScriptEnd {
         Err(message) => return ScriptEnd::Failed(JobError::new(ErrorKind::InvalidPayload, message, false)),
     };
     drop(payload);
-    let compiled = &run.compiled;
-    let options = CallFnOptions::new().eval_ast(compiled.has_top_level).rewind_scope(false);
-    let mut scope = Scope::new();
-    let value = engine.call_fn_with_options::<Dynamic>(options, &mut scope, &compiled.ast, "run", (job,));
+    run.argument.set(job);
+    let value = engine.eval_ast::<Dynamic>(&run.compiled.program);
+    if value.is_err() {
+        // A function that was refused memory ends the script by itself: the account knows why.
+        let _ = run.is_over();
+    }
     let end = run.end.borrow_mut().take();
     match (end, value) {
         (Some(end), value) => failure::early_end(run, end, value.err().as_deref()),

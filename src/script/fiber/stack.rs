@@ -145,7 +145,7 @@ impl StackPool {
 /// giving back: native recursion goes as deep as values are nested, and those need memory.
 #[must_use]
 pub fn went_deep(stack: &FiberStack, lowest: usize, peak: usize) -> bool {
-    stack.base.get() - lowest > KEPT / 2 || peak > KEPT
+    stack.base.get().saturating_sub(lowest) > KEPT / 2 || peak > KEPT
 }
 
 #[cfg(test)]

@@ -1,0 +1,111 @@
+//! A pool of executor threads and scripts given as text.
+
+use std::fs;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
+
+use ryemill::job::{JobError, JobId, JobName, Limits, Priority, QueueName, RequestId, RunToken, Timestamp};
+use ryemill::script::context::{JobInfo, StopSignal};
+use ryemill::script::fiber::{RunReport, ScriptEnd};
+use ryemill::script::library::{Library, Script};
+use ryemill::script::memory::MemoryPorts;
+use ryemill::script::pool::{Pool, PoolOptions, RunRequest};
+use ryemill::script::services::{Services, ServicesOptions};
+use serde_json::Value;
+
+pub struct Harness {
+    pub pool: Pool,
+}
+
+/// A run under way.
+pub struct Running {
+    pub ports: Arc<MemoryPorts>,
+    pub stop: StopSignal,
+    report: mpsc::Receiver<RunReport>,
+}
+
+impl Harness {
+    pub fn new(threads: usize) -> Self {
+        let options = PoolOptions { threads, limits: Limits::default(), services: services() };
+        Self { pool: Pool::start(options).unwrap() }
+    }
+
+    pub fn start(&self, script: &Arc<Script>, payload: &str) -> Running {
+        let queue = QueueName::new("default").unwrap();
+        let job = JobInfo {
+            id: JobId::new(&queue),
+            name: script.job_type.name.clone(),
+            queue,
+            token: RunToken::random(),
+            attempt: 1,
+            max_attempts: 3,
+            request_id: RequestId::random(),
+            created_at: Timestamp(0),
+            tags: vec![],
+            priority: Priority::default(),
+            depth: 0,
+        };
+        let ports = Arc::new(MemoryPorts::new(job.id, None));
+        let stop = StopSignal::new();
+        let (done, report) = mpsc::channel();
+        self.pool.run(RunRequest {
+            timeout: script.job_type.spec.timeout,
+            script: Arc::clone(script),
+            job,
+            payload: serde_json::value::RawValue::from_string(payload.to_owned()).unwrap(),
+            ports: ports.clone(),
+            stop: stop.clone(),
+            done: Box::new(move |report| {
+                let _ = done.send(report);
+            }),
+        });
+        Running { ports, stop, report }
+    }
+
+    /// Runs `fn run(job)` with this body.
+    pub fn body(&self, body: &str) -> RunReport {
+        self.start(&script(&format!("const JOB = #{{ timeout: \"5s\" }};\nfn run(job) {{\n{body}\n}}")), "{}").wait()
+    }
+}
+
+impl Running {
+    pub fn wait(&self) -> RunReport {
+        self.report.recv_timeout(Duration::from_secs(60)).expect("the run has ended")
+    }
+
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.report.try_recv(), Err(mpsc::TryRecvError::Empty))
+    }
+}
+
+pub fn services() -> Arc<Services> {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
+    Arc::new(Services::new(ServicesOptions::default(), runtime.handle()).unwrap())
+}
+
+/// A whole script from its text.
+pub fn script(text: &str) -> Arc<Script> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("probe.rhai"), text).unwrap();
+    let snapshot = Library::load(dir.path()).unwrap().snapshot();
+    let probe = JobName::new("probe").unwrap();
+    match snapshot.scripts.get(&probe) {
+        Some(script) => Arc::clone(script),
+        None => panic!("the script has faults:\n{:#?}", snapshot.faults),
+    }
+}
+
+pub fn returned(report: &RunReport) -> Value {
+    match &report.end {
+        ScriptEnd::Returned(value) => serde_json::from_str(value.get()).unwrap(),
+        other => panic!("the run did not return: {other:?}"),
+    }
+}
+
+pub fn failed(report: &RunReport) -> &JobError {
+    match &report.end {
+        ScriptEnd::Failed(error) => error,
+        other => panic!("the run did not fail: {other:?}"),
+    }
+}

@@ -1,0 +1,6 @@
+//! The script runtime, with real scripts on real executor threads and no broker.
+
+mod abuse;
+mod fairness;
+pub mod harness;
+mod running;
