@@ -95,7 +95,7 @@ fn abuses_run_side_by_side_with_a_neighbour() {
         .iter()
         .filter(|(_, _, kinds)| !kinds.contains(&Timeout))
         .map(|(what, body, kinds)| {
-            let text = format!("const JOB = #{{ timeout: \"20s\", memory: \"8MiB\" }};\nfn run(job) {{ {body} }}");
+            let text = format!("const JOB = #{{ timeout: \"20s\", memory: \"16MiB\" }};\nfn run(job) {{ {body} }}");
             (what, kinds, harness.start(&script(&text), "{}"))
         })
         .collect();
