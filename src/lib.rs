@@ -4,6 +4,7 @@ pub mod broker;
 pub mod config;
 pub mod job;
 pub mod script;
+pub mod server;
 pub mod shutdown;
 pub mod telemetry;
 pub mod worker;
