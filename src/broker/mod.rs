@@ -70,7 +70,8 @@ pub trait Broker: Send + Sync + 'static {
     /// In a queue the smallest `created − 60 s × priority` goes first, then the older one; queues are served in the order
     /// given, each with what the ones before left. Paused queues and types in `lacking` are passed over and never block
     /// others. Suspects (see `sweep`) are given only to a claim with `suspect`, at most one.
-    /// A worker claims only under a live lease. Two claims never get the same run.
+    /// A worker claims only under a live lease. Two claims never get the same run. Await the answer: the runs of a claim
+    /// that is dropped midway may be the worker's, and nobody's work, until their time is over.
     /// Errors: `LeaseLost` when the worker is not registered or its lease is over.
     async fn claim(&self, claim: &Claim) -> Result<Claimed>;
 
@@ -84,7 +85,7 @@ pub trait Broker: Send + Sync + 'static {
     async fn renew(&self, beat: &WorkerBeat) -> Result<Renewed>;
 
     /// Takes a worker off the list when it stops by itself. Its running jobs, if there are any, are given back as
-    /// `release` would. Idempotent.
+    /// a release would. Its id never comes back, as after a sweep. Idempotent.
     async fn retire(&self, worker: &WorkerId) -> Result<()>;
 
     /// Notes how far a run is. The last one wins. Errors: `LeaseLost`.
@@ -126,8 +127,8 @@ pub trait Broker: Send + Sync + 'static {
 
     // ---- upkeep -------------------------------------------------------------------------------------------------
 
-    /// Gives back the runs of dead workers: every running job whose worker is not registered or has no live lease, and
-    /// every one whose run is over its time by more than `overdue`, is lost: `lost` raised by one, the attempt
+    /// Gives back the runs of dead workers: every running job whose worker is not registered or has no live lease, every
+    /// one whose run is over its time by at least `overdue`, and every run in `blamed` that is still current is lost: `lost` raised by one, the attempt
     /// given back, → `queued`. A loss is charged when the run is in `blamed`, or was a suspect's; the third
     /// charge → `failed`, kind `worker_lost`. Five uncharged losses make the job a suspect. A job with a cancel
     /// mark → `cancelled`.
@@ -142,7 +143,8 @@ pub trait Broker: Send + Sync + 'static {
 
     // ---- look ---------------------------------------------------------------------------------------------------
 
-    /// One job, whole; none when there is none.
+    /// One job, whole; none when there is none. Its `reason`, while it is queued: that its queue is paused, or else that no
+    /// live worker has its type, or else why its last run gave it back.
     async fn get(&self, id: JobId) -> Result<Option<Job>>;
 
     /// Jobs that match, newest first, at most `limit`; examines at most 10 000 records, so a page may be short and still

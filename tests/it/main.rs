@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per subject.
 
 mod arrows;
+mod contract;
 mod http;
 mod script;

@@ -29,8 +29,10 @@ pub(super) fn sweep(tx: &mut Tx<'_>, sweep: &Sweep) -> Result<Swept> {
     let mut swept = Swept::default();
     bury_workers(tx)?;
     for run in &sweep.blamed {
-        if let Ok(head) = tx.current(run) {
-            lose(tx, sweep, &head, true, &mut swept)?;
+        match tx.current(run) {
+            Ok(head) => lose(tx, sweep, &head, true, &mut swept)?,
+            Err(BrokerError::LeaseLost | BrokerError::Damaged(_)) => {}
+            Err(error) => return Err(error),
         }
     }
     for seq in lost_runs(tx, micros(sweep.overdue))? {
