@@ -4,3 +4,4 @@ mod arrows;
 mod contract;
 mod http;
 mod script;
+mod sqlite_only;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row};
 
 use super::schema;
@@ -44,6 +45,7 @@ impl Db {
                 .map_err(|error| BrokerError::Unavailable(format!("{}: {error}", folder.display())))?;
         }
         let mut conn = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        schema::check(&conn.transaction()?)?;
         enter_wal(&conn)?;
         conn.pragma_update(None, "synchronous", if sync == SyncMode::Full { "FULL" } else { "NORMAL" })?;
         conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -212,6 +214,9 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection> {
         std::thread::sleep(wait);
         since.elapsed() < PATIENCE
     }))?;
+    // One plan per statement, whatever is bound: otherwise SQLite plans again for each new value, at twice the cost
+    // of the whole statement.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update(None, "cache_size", -64 << 10)?;

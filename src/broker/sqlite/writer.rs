@@ -159,7 +159,8 @@ impl Writer {
     /// `reopen` makes a new connection when `db` cannot be used any more.
     pub fn start(db: Db, reopen: Reopen, clock: Arc<dyn Clock>, wakeups: Arc<Wakeups>) -> Result<Self> {
         let (sender, receiver) = channel();
-        let thread = Thread { db, reopen, clock, wakeups, queue: receiver, seen: None, outdated: false };
+        let seen = data_version(&db)?;
+        let thread = Thread { db, reopen, clock, wakeups, queue: receiver, seen, outdated: None };
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".into())
             .spawn(move || thread.run())
@@ -203,10 +204,10 @@ struct Thread {
     clock: Arc<dyn Clock>,
     wakeups: Arc<Wakeups>,
     queue: Receiver<Message>,
-    /// `PRAGMA data_version`: changes when another connection has committed.
-    seen: Option<i64>,
-    /// A newer program has changed the tables under us.
-    outdated: bool,
+    /// The last [`data_version`].
+    seen: i64,
+    /// Set when a newer program has changed the tables under us.
+    outdated: Option<BrokerError>,
 }
 
 impl Thread {
@@ -220,7 +221,7 @@ impl Thread {
                 }
                 Ok(Message::Look) | Err(RecvTimeoutError::Timeout) => {
                     if let Err(error) = self.look() {
-                        tracing::warn!(%error, "cannot look for changes in the broker file");
+                        tracing::debug!(%error, "cannot look for changes in the broker file");
                     }
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -296,10 +297,12 @@ impl Thread {
         if !self.db.conn.is_autocommit() {
             // A transaction that could not even be rolled back: only a new connection helps.
             self.db = (self.reopen)()?;
-            self.seen = None;
+            self.seen = data_version(&self.db)?;
+            self.wakeups.changed_outside();
         }
         self.db.execute("BEGIN IMMEDIATE", [])?;
-        self.look().inspect_err(|_| self.roll_back())
+        let looked = self.look().and_then(|()| self.outdated.clone().map_or(Ok(()), Err));
+        looked.inspect_err(|_| self.roll_back())
     }
 
     fn roll_back(&self) {
@@ -313,19 +316,19 @@ impl Thread {
 
     /// Wakes everybody when another process has committed since the last look.
     fn look(&mut self) -> Result<()> {
-        let version: i64 = self.db.prepare("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        if self.seen != Some(version) {
-            let first = self.seen.replace(version).is_none();
-            self.outdated = schema::check_version(schema::version(&self.db.conn)?).is_err();
-            if !first {
-                self.wakeups.changed_outside();
-            }
-        }
-        if self.outdated {
-            return schema::check_version(schema::version(&self.db.conn)?);
+        let version = data_version(&self.db)?;
+        if version != self.seen {
+            self.seen = version;
+            self.outdated = schema::check_version(schema::version(&self.db.conn)?).err();
+            self.wakeups.changed_outside();
         }
         Ok(())
     }
+}
+
+/// Changes when another connection has committed.
+fn data_version(db: &Db) -> Result<i64> {
+    Ok(db.prepare("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
 }
 
 /// Runs one call. An error from here undoes the group: the call has failed after it wrote, or panicked.

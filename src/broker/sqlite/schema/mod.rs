@@ -1,6 +1,6 @@
 //! The tables, as numbered migrations that are part of the program. Version `n` of the file has the first `n` of them.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::broker::{BrokerError, Result};
 
@@ -18,14 +18,7 @@ pub(super) fn newest() -> i64 {
 /// transaction that holds the write lock.
 pub(super) fn migrate(conn: &mut Connection) -> Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let application: i64 = tx.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if application != APPLICATION && (application != 0 || tables != 0) {
-        return Err(BrokerError::Unavailable("the file is an SQLite database of another program".into()));
-    }
-    let version = version(&tx)?;
-    check_version(version)?;
-    let done = usize::try_from(version).unwrap_or(0);
+    let done = usize::try_from(check(&tx)?).unwrap_or(0);
     if done < MIGRATIONS.len() {
         for migration in &MIGRATIONS[done..] {
             tx.execute_batch(migration)?;
@@ -34,6 +27,19 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<()> {
         tx.pragma_update(None, "user_version", newest())?;
     }
     Ok(tx.commit()?)
+}
+
+/// Refuses a file that is not ours or too new; changes nothing. Answers its version, 0 for an empty file. In a
+/// transaction, because another process may be making the tables at this moment.
+pub(super) fn check(conn: &Transaction<'_>) -> Result<i64> {
+    let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION && (application != 0 || tables != 0) {
+        return Err(BrokerError::Unavailable("the file is an SQLite database of another program".into()));
+    }
+    let version = version(conn)?;
+    check_version(version)?;
+    Ok(version)
 }
 
 pub(super) fn version(conn: &Connection) -> Result<i64> {
