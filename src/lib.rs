@@ -1,6 +1,7 @@
 //! Ryemill runs background jobs that are Rhai scripts.
 
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod job;
 pub mod script;

@@ -1,0 +1,40 @@
+//! `ryemill check`: every fault of every script, as cards or as JSON.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use super::{Failure, Outcome, say};
+use crate::config::Config;
+use crate::script::library::Library;
+
+pub fn run(config: &Config, path: Option<PathBuf>, json: bool) -> Outcome {
+    let path = path.unwrap_or_else(|| config.jobs_dir.clone());
+    // One script is checked as a part of its folder, where its modules and templates are.
+    let (dir, only) = if path.is_file() {
+        let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        (path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(), file)
+    } else {
+        (path, None)
+    };
+    let library = Library::load(&dir)
+        .map_err(|error| Failure::Usage(format!("the jobs folder {} cannot be read: {error}", dir.display())))?;
+    let snapshot = library.snapshot();
+    let concerns = |file: &str| only.as_deref().is_none_or(|only| only == file || file.contains('/'));
+    let faults: Vec<_> = snapshot.faults.iter().filter(|(fault, _)| concerns(&fault.file)).collect();
+    let good: Vec<&str> =
+        snapshot.scripts.values().map(|script| script.file.as_str()).filter(|file| concerns(file)).collect();
+    if json {
+        let faults: Vec<_> = faults.iter().map(|(fault, _)| fault).collect();
+        say(&serde_json::json!({ "scripts": good, "faults": faults }).to_string());
+    } else {
+        let color = std::io::stdout().is_terminal();
+        for (fault, source) in &faults {
+            say(&format!("{}\n", fault.card(source, color)));
+        }
+        match faults.len() {
+            0 => say(&format!("{} scripts, no faults: {}", good.len(), good.join(", "))),
+            count => say(&format!("{} good scripts, {count} faults", good.len())),
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Said) }
+}
