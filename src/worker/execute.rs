@@ -64,13 +64,14 @@ impl Starter {
             output.end(ended(&output, RunEnd::Released { reason, delay: AWAY }, None));
             return;
         };
-        if let Some(end) = self.unfit(&job, script) {
-            output.end(ended(&output, end, Some(&script.job_type.spec.keep)));
-            return;
-        }
         let stop = StopSignal::new();
         if !self.shared.runs.insert(member.epoch, &output, &stop, job.suspect) {
             return; // The lease was lost since: the job is somebody else's.
+        }
+        if let Some(why) = faults(&job, script) {
+            let (this, script) = (Arc::clone(self), Arc::clone(script));
+            tokio::spawn(async move { this.end_unfit(&job, &script, &why, &output).await });
+            return;
         }
         let longer = script.job_type.spec.timeout > job.timeout;
         let request = self.request(job, Arc::clone(script), Arc::clone(&output), stop, permit);
@@ -122,19 +123,15 @@ impl Starter {
         self.shared.runs.remove(token);
     }
 
-    /// How a job ends whose payload does not fit the script that is to run; none when it fits.
-    fn unfit(&self, job: &ClaimedJob, script: &Script) -> Option<RunEnd> {
-        let faults = match serde_json::from_str::<Value>(job.payload.get()) {
-            Ok(payload) => script.schema().faults(&payload),
-            Err(fault) => vec![PayloadFault { pointer: String::new(), message: fault.to_string() }],
-        };
-        if faults.is_empty() {
-            return None;
-        }
-        let version = &script.job_type.version;
-        let known = self.types.known();
-        let live = known.types.get(&job.name).map(|info| &info.job_type.version);
-        Some(unfit(&list(&faults), version, job.checked_with.as_ref(), live))
+    /// Ends a job whose payload does not fit the script that is to run.
+    async fn end_unfit(&self, job: &ClaimedJob, script: &Script, why: &str, output: &Arc<Output>) {
+        // A version that was just replaced must not fail for good what the new one takes: the picture must be of now.
+        let known = while_held(&self.shared.lease, "the live version is not known", |_| self.types.refresh()).await;
+        let known = known.ok().map(|()| self.types.known());
+        let live = known.as_ref().and_then(|known| known.types.get(&job.name)).map(|info| &info.job_type.version);
+        let end = unfit(why, &script.job_type.version, job.checked_with.as_ref(), live);
+        output.end(ended(output, end, Some(&script.job_type.spec.keep)));
+        self.shared.runs.remove(job.run.token);
     }
 
     fn request(
@@ -230,6 +227,15 @@ fn end_of(end: ScriptEnd, spec: &JobSpec, attempts: Attempts, random: f64) -> Op
         ScriptEnd::Stopped(StopReason::LeaseLost) => return None,
         ScriptEnd::NotStarted(why) => RunEnd::Released { reason: why, delay: AWAY },
     })
+}
+
+/// Why the payload does not fit the script; none when it does.
+fn faults(job: &ClaimedJob, script: &Script) -> Option<String> {
+    let faults = match serde_json::from_str::<Value>(job.payload.get()) {
+        Ok(payload) => script.schema().faults(&payload),
+        Err(fault) => vec![PayloadFault { pointer: String::new(), message: fault.to_string() }],
+    };
+    (!faults.is_empty()).then(|| list(&faults))
 }
 
 /// What becomes of a job whose payload does not fit. The version it was checked with, or the live one, has the last word;

@@ -17,8 +17,8 @@ use crate::job::WorkerId;
 use crate::script::context::StopReason;
 use crate::shutdown::Shutdown;
 
-/// Two wake-ups for cancel marks closer than this are answered by one renewal.
-const CANCEL_SPACING: Duration = Duration::from_millis(5);
+/// A wake-up for cancel marks makes for a renewal, but no two closer than this: a busy broker wakes all the time.
+const CANCEL_SPACING: Duration = Duration::from_millis(100);
 
 /// Who this worker is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,16 +102,21 @@ impl Renewal {
     /// Runs until `stop`; the lease is then still held.
     pub async fn run(self, stop: Shutdown) {
         let mut cancels = self.shared.broker.changes(Topic::Cancel);
-        let mut next = Instant::now();
+        let mut last = Instant::now();
+        let mut next = last;
         loop {
             tokio::select! {
                 () = stop.requested() => return,
                 () = tokio::time::sleep_until(next.into()) => {}
                 () = self.shared.lease.doubt.notified() => {}
-                Ok(()) = cancels.changed() => tokio::time::sleep(CANCEL_SPACING).await,
+                Ok(()) = cancels.changed() => {
+                    next = next.min(last + CANCEL_SPACING);
+                    continue;
+                }
             }
-            cancels.borrow_and_update();
-            next = Instant::now() + self.run_once().await;
+            last = Instant::now();
+            let again = self.run_once().await;
+            next = Instant::now() + again;
         }
     }
 

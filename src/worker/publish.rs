@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
@@ -16,8 +16,10 @@ use crate::shutdown::Shutdown;
 
 /// How old the picture may get when nothing is heard.
 const REFRESH: Duration = Duration::from_secs(1);
-/// Wake-ups closer than this are answered by one look.
-const SPACING: Duration = Duration::from_millis(20);
+/// Others' changes are looked at no more often than this: a busy broker wakes all the time.
+const SPACING: Duration = Duration::from_millis(250);
+/// After a publication that failed.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What is known of job types now.
 #[derive(Debug, Default)]
@@ -135,28 +137,33 @@ impl Types {
         let mut swaps = self.shared.library.changes();
         let mut members = self.shared.lease.members();
         let mut theirs = self.shared.broker.changes(Topic::JobTypes);
+        let mut last = Instant::now();
+        let mut next = last;
         loop {
-            swaps.borrow_and_update();
-            members.borrow_and_update();
-            theirs.borrow_and_update();
-            self.run_once(&mut told).await;
-            if told.epoch.is_some() {
-                self.published.notify_one();
-            }
             tokio::select! {
                 () = stop.requested() => return,
-                () = tokio::time::sleep(REFRESH) => continue,
-                () = self.stale.notified() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
+                // What this worker itself has changed is told at once.
                 Ok(()) = swaps.changed() => {}
                 Ok(()) = members.changed() => {}
-                Ok(()) = theirs.changed() => {}
+                () = self.stale.notified() => {
+                    next = next.min(last + SPACING);
+                    continue;
+                }
+                Ok(()) = theirs.changed() => {
+                    next = next.min(last + SPACING);
+                    continue;
+                }
             }
-            tokio::time::sleep(SPACING).await;
+            last = Instant::now();
+            next = last + self.run_once(&mut told).await;
         }
     }
 
-    async fn run_once(&self, told: &mut Told) {
-        if let Err(problem) = self.publish(told).await {
+    /// Publishes if there is something to publish, and looks. Answers when to do so again.
+    async fn run_once(&self, told: &mut Told) -> Duration {
+        let published = self.publish(told).await;
+        if let Err(problem) = &published {
             match problem {
                 BrokerError::LeaseLost => self.shared.lease.doubt(),
                 problem => warn!("the job types of this worker are not published: {problem}"),
@@ -165,6 +172,11 @@ impl Types {
         if let Err(problem) = self.refresh().await {
             debug!("the known job types could not be read: {problem}");
         }
+        // Not before the look, so that the first claim knows the queues.
+        if told.epoch.is_some() {
+            self.published.notify_one();
+        }
+        if published.is_ok() { REFRESH } else { AGAIN }
     }
 
     /// In the metrics, what is new.

@@ -5,3 +5,4 @@ mod contract;
 mod http;
 mod script;
 mod sqlite_only;
+mod worker;
