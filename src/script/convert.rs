@@ -11,8 +11,16 @@ use std::io;
 use rhai::{Array, Dynamic, FnPtr, Identifier, ImmutableString, Map};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::account;
+
 /// Nesting that every JSON text of a job is held to; a scalar has depth 0.
 pub const MAX_DEPTH: usize = 64;
+
+/// Asked now and then while a large value is walked; `false` breaks the work off. It may suspend the fiber.
+pub type GoOn = fn() -> bool;
+
+/// Values between two questions.
+const STRIDE: u32 = 32;
 
 /// Why a value is not JSON or a text is no script value. Displays as "`result.items[3]` is a function, …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +44,19 @@ fn shown(path: &str) -> String {
 /// At a function, blob, timestamp, host object, not-a-number or infinity, at [`MAX_DEPTH`], and at `max_bytes`; the
 /// fault names the place.
 pub fn to_json(value: &Dynamic, root: &str, max_bytes: usize) -> Result<String, ConvertFault> {
-    let mut out = Capped { bytes: Vec::new(), max: max_bytes };
+    written(None, value, root, max_bytes)
+}
+
+/// [`to_json`] for a value of any size: asks `go_on` on the way, and the memory account before the text grows.
+///
+/// # Errors
+/// As [`to_json`], and when it was broken off.
+pub fn to_json_while(go_on: GoOn, value: &Dynamic, root: &str, max_bytes: usize) -> Result<String, ConvertFault> {
+    written(Some(go_on), value, root, max_bytes)
+}
+
+fn written(go_on: Option<GoOn>, value: &Dynamic, root: &str, max_bytes: usize) -> Result<String, ConvertFault> {
+    let mut out = Writer { bytes: Vec::new(), max: max_bytes, go_on, values: 0 };
     match write_value(&mut out, value, 0) {
         // The writer below only ever adds whole strings, so this is a check and never a loss.
         Ok(()) => String::from_utf8(out.bytes)
@@ -55,21 +75,31 @@ pub fn to_json(value: &Dynamic, root: &str, max_bytes: usize) -> Result<String, 
 /// When the text is not JSON, is nested deeper than [`MAX_DEPTH`], or holds an integer outside `i64`; the fault names
 /// line and column.
 pub fn from_json(text: &str) -> Result<Dynamic, ConvertFault> {
+    from_json_while(|| true, text)
+}
+
+/// [`from_json`] for a text of any size: asks `go_on` on the way.
+///
+/// # Errors
+/// As [`from_json`], and when it was broken off.
+pub fn from_json_while(go_on: GoOn, text: &str) -> Result<Dynamic, ConvertFault> {
     let fault =
         |message: String| ConvertFault { path: String::new(), message: format!("is not valid JSON: {message}") };
-    let wide = Cell::new(false);
+    let reading = Reading { go_on, values: Cell::new(0), wide: Cell::new(false) };
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Seed { depth: 0, wide: &wide }
+    let value = Seed { depth: 0, reading: &reading }
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value))
         .map_err(|error| fault(error.to_string()))?;
-    if wide.get()
+    if reading.wide.get()
         && let Some(message) = wide_integer(text)
     {
         return Err(fault(message));
     }
     Ok(value)
 }
+
+const BROKEN_OFF: &str = "was given up, since the run is over";
 
 // ---------------------------------------------------------------------------------------------- value → text
 
@@ -134,15 +164,22 @@ fn short(key: &str) -> String {
     }
 }
 
-/// A buffer that refuses to grow over its limit.
-struct Capped {
+/// A buffer that refuses to grow over its limit, and over the running script's memory.
+struct Writer {
     bytes: Vec<u8>,
     max: usize,
+    go_on: Option<GoOn>,
+    values: u32,
 }
 
-impl io::Write for Capped {
+impl io::Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.max - self.bytes.len() {
+        let free = self.bytes.capacity() - self.bytes.len();
+        let grows = bytes.len() > free;
+        // A vector doubles, or takes what it must.
+        if bytes.len() > self.max - self.bytes.len()
+            || grows && self.go_on.is_some() && account::reserve(bytes.len().max(self.bytes.capacity())).is_err()
+        {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         self.bytes.extend_from_slice(bytes);
@@ -154,7 +191,15 @@ impl io::Write for Capped {
     }
 }
 
-impl Capped {
+impl Writer {
+    fn next_value(&mut self) -> Result<(), Fault> {
+        self.values += 1;
+        if self.values.is_multiple_of(STRIDE) && self.go_on.is_some_and(|go_on| !go_on()) {
+            return Err(Fault::here(BROKEN_OFF));
+        }
+        Ok(())
+    }
+
     fn put(&mut self, text: &str) -> Result<(), Fault> {
         io::Write::write(self, text.as_bytes()).map(|_| ()).map_err(|_| Fault::TooLarge)
     }
@@ -165,7 +210,8 @@ impl Capped {
     }
 }
 
-fn write_value(out: &mut Capped, value: &Dynamic, depth: usize) -> Result<(), Fault> {
+fn write_value(out: &mut Writer, value: &Dynamic, depth: usize) -> Result<(), Fault> {
+    out.next_value()?;
     // A captured variable is shared; reading through the guard serves both cases.
     let Some(value) = value.read_lock::<Dynamic>() else {
         return Err(Fault::here("is being changed while it is read"));
@@ -195,7 +241,7 @@ fn write_value(out: &mut Capped, value: &Dynamic, depth: usize) -> Result<(), Fa
     }
 }
 
-fn write_map(out: &mut Capped, map: &Map, depth: usize) -> Result<(), Fault> {
+fn write_map(out: &mut Writer, map: &Map, depth: usize) -> Result<(), Fault> {
     out.put("{")?;
     for (index, (key, value)) in map.iter().enumerate() {
         if index > 0 {
@@ -208,7 +254,7 @@ fn write_map(out: &mut Capped, map: &Map, depth: usize) -> Result<(), Fault> {
     out.put("}")
 }
 
-fn write_array(out: &mut Capped, array: &Array, depth: usize) -> Result<(), Fault> {
+fn write_array(out: &mut Writer, array: &Array, depth: usize) -> Result<(), Fault> {
     out.put("[")?;
     for (index, value) in array.iter().enumerate() {
         if index > 0 {
@@ -246,8 +292,15 @@ fn foreign(value: &Dynamic) -> String {
 #[derive(Clone, Copy)]
 struct Seed<'a> {
     depth: usize,
+    reading: &'a Reading,
+}
+
+/// What the seeds of one text share.
+struct Reading {
+    go_on: GoOn,
+    values: Cell<u32>,
     /// Set at a number beyond 2^63: `serde_json` gives a long integer as a rounded float, which [`wide_integer`] finds.
-    wide: &'a Cell<bool>,
+    wide: Cell<bool>,
 }
 
 impl Seed<'_> {
@@ -264,6 +317,11 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Dynamic;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Dynamic, D::Error> {
+        let values = self.reading.values.get().wrapping_add(1);
+        self.reading.values.set(values);
+        if values.is_multiple_of(STRIDE) && !(self.reading.go_on)() {
+            return Err(de::Error::custom(BROKEN_OFF));
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -294,7 +352,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_f64<E>(self, value: f64) -> Result<Dynamic, E> {
         const TWO_POW_63: f64 = 9_223_372_036_854_775_808.0;
         if value.abs() >= TWO_POW_63 {
-            self.wide.set(true);
+            self.reading.wide.set(true);
         }
         Ok(Dynamic::from_float(value))
     }

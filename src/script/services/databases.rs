@@ -2,7 +2,7 @@
 //!
 //! Each database has a few connections, used on the runtime's blocking threads. A connection goes from run to run, so
 //! nothing may stay on it: no transaction, no temporary table, no attached file (an authorizer refuses them). Dropping
-//! a call's future stops its statement. Knows which databases there are, not which a script may use.
+//! a call's reply stops its statement. Knows which databases there are, not which a script may use.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
@@ -20,7 +19,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Statement, params_from_i
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::joined;
+use super::{Reply, joined};
 use crate::job::ErrorKind;
 use crate::script::ports::{HostError, HostResult};
 
@@ -74,22 +73,16 @@ impl Databases {
     /// Runs a statement that returns rows. `max_bytes` bounds them by what they take as script values, with a margin.
     ///
     /// # Errors
-    /// Of kind `host.sql`, through the future.
-    pub fn query(
-        &self,
-        name: &str,
-        sql: String,
-        params: Vec<SqlValue>,
-        max_bytes: usize,
-    ) -> BoxFuture<'static, HostResult<Rows>> {
+    /// Of kind `host.sql`, through the reply.
+    pub fn query(&self, name: &str, sql: String, params: Vec<SqlValue>, max_bytes: usize) -> Reply<Rows> {
         self.call(name, move |connection| select(connection, &sql, &params, max_bytes))
     }
 
     /// Runs a statement that returns none and says how many rows it changed.
     ///
     /// # Errors
-    /// Of kind `host.sql`, through the future.
-    pub fn execute(&self, name: &str, sql: String, params: Vec<SqlValue>) -> BoxFuture<'static, HostResult<u64>> {
+    /// Of kind `host.sql`, through the reply.
+    pub fn execute(&self, name: &str, sql: String, params: Vec<SqlValue>) -> Reply<u64> {
         self.call(name, move |connection| change(connection, &sql, &params))
     }
 
@@ -97,15 +90,14 @@ impl Databases {
         &self,
         name: &str,
         work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
-    ) -> BoxFuture<'static, HostResult<T>> {
+    ) -> Reply<T> {
         let found = self.by_name.get(&name.to_ascii_lowercase()).cloned();
         let known = || self.names().collect::<Vec<_>>().join(", ");
         let found = found.ok_or_else(|| {
             let upper = name.to_ascii_uppercase();
             sql_error(format!("there is no database `{name}`: set DATABASE_{upper}_URL (known: {})", known()), false)
         });
-        let runtime = self.runtime.clone();
-        Box::pin(async move { found?.run(&runtime, work).await })
+        Reply::of(&self.runtime, async move { found?.run(work).await })
     }
 }
 
@@ -144,7 +136,6 @@ impl Database {
 
     async fn run<T: Send + 'static>(
         self: Arc<Self>,
-        runtime: &Handle,
         work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
     ) -> HostResult<T> {
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
@@ -152,7 +143,7 @@ impl Database {
         };
         let stop = StopOnDrop(Arc::default());
         let stopped = Arc::clone(&stop.0);
-        let task = runtime.spawn_blocking(move || {
+        let task = tokio::task::spawn_blocking(move || {
             let _slot = slot;
             let result = self.run_here(&stopped, work);
             result.map_err(|refusal| refusal.into_host_error(&self.name))

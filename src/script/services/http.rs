@@ -9,16 +9,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Request, Response, StatusCode, Url};
 use tokio::runtime::Handle;
-use tokio_util::task::AbortOnDropHandle;
 use url::Host;
 
-use super::joined;
+use super::Reply;
 use super::net_guard::{AddressGuard, ClosedAddress, HostPattern};
 use crate::job::{ErrorKind, units};
 use crate::script::ports::{HostError, HostResult};
@@ -79,27 +77,25 @@ pub fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> HostResul
 pub struct Http {
     guard: AddressGuard,
     /// Made at first use: a machine without root certificates can still do all the rest.
-    client: OnceLock<Result<Client, String>>,
+    client: Arc<OnceLock<Result<Client, String>>>,
     runtime: Handle,
 }
 
 impl Http {
     #[must_use]
     pub fn new(guard: AddressGuard, runtime: Handle) -> Self {
-        Self { guard, client: OnceLock::new(), runtime }
+        Self { guard, client: Arc::default(), runtime }
     }
 
-    /// Sends the request and reads the answer. Dropping the future breaks it off.
+    /// Sends the request and reads the answer. Dropping the reply breaks it off.
     ///
     /// # Errors
-    /// Of kind `denied` for what the script or the network may not reach, else `host.http`, through the future.
-    pub fn send(&self, call: HttpCall) -> BoxFuture<'static, HostResult<HttpAnswer>> {
-        let client = self.client.get_or_init(|| client(self.guard.clone())).clone();
-        let guard = self.guard.clone();
-        let runtime = self.runtime.clone();
-        Box::pin(async move {
-            let client = client.map_err(|error| http_error(error, true))?;
-            joined(AbortOnDropHandle::new(runtime.spawn(within_time(client, guard, call))).await)
+    /// Of kind `denied` for what the script or the network may not reach, else `host.http`, through the reply.
+    pub fn send(&self, call: HttpCall) -> Reply<HttpAnswer> {
+        let (cell, guard) = (Arc::clone(&self.client), self.guard.clone());
+        Reply::of(&self.runtime, async move {
+            let client = cell.get_or_init(|| client(guard.clone())).clone().map_err(|error| http_error(error, true))?;
+            within_time(client, guard, call).await
         })
     }
 }

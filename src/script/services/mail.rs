@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use lettre::address::Envelope;
 use lettre::message::header::ContentType;
 use lettre::message::{Attachment, Mailbox, MessageBuilder, MultiPart, SinglePart};
@@ -17,7 +16,7 @@ use lettre::transport::smtp;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use tokio::runtime::Handle;
 
-use super::joined;
+use super::{Reply, joined};
 use crate::job::ErrorKind;
 use crate::script::ports::{HostError, HostResult};
 
@@ -89,18 +88,17 @@ impl Mail {
         Ok(Self { from: sender(from)?, way: Way::Folder(folder.into()), runtime })
     }
 
-    /// Sends `letter` and gives its message id, `<ID@ryemill>`. Once begun it goes on when the future is dropped: a
+    /// Sends `letter` and gives its message id, `<ID@ryemill>`. Once begun it goes on when the reply is dropped: a
     /// conversation broken off in the middle would leave its connection useless for the next letter.
     ///
     /// # Errors
-    /// Of kind `host.email`, through the future; with the server's status code where it gave one.
-    pub fn send(&self, letter: Letter) -> BoxFuture<'static, HostResult<String>> {
-        let (from, way, runtime) = (self.from.clone(), self.way.clone(), self.runtime.clone());
-        Box::pin(async move {
-            let build = move || finished(letter, from);
-            let built = joined(runtime.spawn_blocking(build).await)?;
+    /// Of kind `host.email`, through the reply; with the server's status code where it gave one.
+    pub fn send(&self, letter: Letter) -> Reply<String> {
+        let (from, way) = (self.from.clone(), self.way.clone());
+        Reply::of_all(&self.runtime, async move {
+            let built = joined(tokio::task::spawn_blocking(move || finished(letter, from)).await)?;
             let message_id = built.message_id.clone();
-            joined(runtime.spawn(async move { way.carry(built).await }).await)?;
+            way.carry(built).await?;
             Ok(message_id)
         })
     }

@@ -8,6 +8,7 @@ pub mod databases;
 pub mod http;
 pub mod mail;
 pub mod net_guard;
+mod reply;
 pub mod secrets;
 pub mod templates;
 
@@ -24,6 +25,7 @@ use self::databases::Databases;
 use self::http::Http;
 use self::mail::Mail;
 use self::net_guard::AddressGuard;
+pub use self::reply::Reply;
 use self::secrets::{Masker, Secrets};
 use super::ports::{HostError, HostResult};
 use crate::config::{DatabaseUrl, Mailer, Secret};
@@ -99,10 +101,10 @@ fn mail_password(mailer: &Mailer) -> Option<Cow<'static, str>> {
     Some(decoded.into_owned().into())
 }
 
-/// The answer of a task on the services' runtime. Its panic goes on here, to end at the root of the fiber that waits.
+/// The answer of work on a blocking thread; its panic goes on here.
 fn joined<T>(result: Result<HostResult<T>, JoinError>) -> HostResult<T> {
     result.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
-        Err(_) => Err(HostError::new(ErrorKind::Script, "the process is shutting down", true)),
+        Err(_) => Err(HostError::new(ErrorKind::Panic, "the process is shutting down", true)),
     })
 }
