@@ -516,7 +516,7 @@ mod tests {
         assert!(fault.message.contains("deeper than the 64 levels") && fault.path.len() < 210, "{fault}");
 
         assert!(from_json(&"[".repeat(1_000_000)).is_err());
-        let deep = eval("let a = []; for i in 0..5000 { a = [a]; } a");
+        let deep = (0..5000).fold(Dynamic::UNIT, |inner, _| Dynamic::from_array(vec![inner]));
         assert!(to_json(&deep, "result", MIB).is_err());
         let maps = format!("{}1{}", "{\"a\":".repeat(65), "}".repeat(65));
         assert!(from_json(&maps).is_err());

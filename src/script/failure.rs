@@ -73,7 +73,8 @@ fn thrown(run: &RunContext, value: &Dynamic) -> JobError {
         let host = matches!(
             kind,
             Some(
-                ErrorKind::HostHttp
+                ErrorKind::Script
+                    | ErrorKind::HostHttp
                     | ErrorKind::HostSql
                     | ErrorKind::HostEmail
                     | ErrorKind::HostFile
@@ -148,6 +149,7 @@ fn nowhere(run: &RunContext) -> Place {
 }
 
 fn with_place(run: &RunContext, mut error: JobError, place: &Place, stack: Vec<Frame>) -> JobError {
+    error.message = run.services.masker.mask(&error.message).into_owned();
     error.snippet = run
         .script
         .source_of(&place.file)

@@ -7,6 +7,7 @@ use rhai::{AST, ASTFlags, ASTNode, Expr, Position, Stmt};
 use serde_json::{Map, Number, Value};
 
 use super::diagnostics::{Fault, near};
+use super::services::net_guard::HostPattern;
 use crate::job::retry::BackoffKind;
 use crate::job::units::{parse_duration, parse_size};
 use crate::job::{Backoff, JobSpec, PayloadSchema, Priority, QueueName};
@@ -432,7 +433,12 @@ fn allow(value: Literal, spec: &mut JobSpec, report: &mut Report) {
             }
         };
         for item in array(value, &format!("allow.{key}"), report) {
-            if let Some((text, _)) = string(&item, &format!("allow.{key}"), report) {
+            if let Some((text, at)) = string(&item, &format!("allow.{key}"), report) {
+                if key == "hosts"
+                    && let Err(invalid) = text.parse::<HostPattern>()
+                {
+                    report.add(at, format!("`allow.hosts`: {invalid}"));
+                }
                 target.push(text.to_lowercase());
             }
         }

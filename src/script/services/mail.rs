@@ -21,7 +21,7 @@ use crate::job::ErrorKind;
 use crate::script::ports::{HostError, HostResult};
 
 /// Bytes of a whole message as it goes out. Most servers refuse more.
-const MAX_MESSAGE: usize = 25 << 20;
+pub const MAX_MESSAGE: usize = 25 << 20;
 /// Of `to`, `cc` and `bcc` together. RFC 5321 has every server take 100.
 const MAX_RECIPIENTS: usize = 100;
 /// For each step of the conversation with the server.

@@ -15,6 +15,7 @@ pub mod templates;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use tokio::runtime::Handle;
@@ -63,6 +64,7 @@ pub struct Services {
     pub secrets: Secrets,
     /// Every secret, for what leaves a run as log, error or result.
     pub masker: Masker,
+    runtime: Handle,
 }
 
 impl Services {
@@ -89,7 +91,13 @@ impl Services {
             databases: Databases::new(files.collect(), runtime.clone()),
             secrets: Secrets::new(secrets.collect()),
             masker,
+            runtime: runtime.clone(),
         })
+    }
+
+    /// Begins `work` on the services' runtime; dropping the reply drops it.
+    pub fn elsewhere<T: Send + 'static>(&self, work: BoxFuture<'static, HostResult<T>>) -> Reply<T> {
+        Reply::of(&self.runtime, work)
     }
 }
 

@@ -1,0 +1,71 @@
+//! `file::save`, `read`, `list`: the files of the job itself.
+
+use rhai::{Array, Dynamic, Map, Module};
+
+use super::{answer, args, put};
+use crate::job::FileInfo;
+use crate::script::account;
+use crate::script::context::{self, RunContext, ScriptResult};
+
+pub fn module() -> Module {
+    let mut module = Module::new();
+    put!(&mut module, "save", |name: Dynamic, content: Dynamic| save(&name, &content));
+    put!(&mut module, "read", |name: Dynamic| read(&name));
+    put!(&mut module, "list", || list());
+    module
+}
+
+fn save(name: &Dynamic, content: &Dynamic) -> ScriptResult<Map> {
+    let run = context::current()?;
+    let name = args::name("file::save", "name", name)?;
+    let content = args::bytes("file::save", "content", content)?;
+    let saved = account::uncharged(|| run.services.elsewhere(run.ports.save_file(name.clone(), content)));
+    Ok(described(answer(saved)?))
+}
+
+fn read(name: &Dynamic) -> ScriptResult<Dynamic> {
+    let run = context::current()?;
+    let name = args::name("file::read", "name", name)?;
+    content(&run, &name).map(text_or_blob)
+}
+
+/// A file's bytes, entered into the account.
+pub fn content(run: &RunContext, name: &str) -> ScriptResult<Vec<u8>> {
+    let found = account::uncharged(|| run.services.elsewhere(run.ports.read_file(name.to_owned())));
+    let bytes = answer(found)?;
+    account::adopt(bytes.capacity());
+    Ok(bytes)
+}
+
+fn list() -> ScriptResult<Array> {
+    let files = listed(&*context::current()?)?;
+    Ok(files.into_iter().map(|info| described(info).into()).collect())
+}
+
+/// The job's files, entered into the account.
+pub fn listed(run: &RunContext) -> ScriptResult<Vec<FileInfo>> {
+    let listed = account::uncharged(|| run.services.elsewhere(run.ports.list_files()));
+    let files = answer(listed)?;
+    account::adopt(files.capacity() * size_of::<FileInfo>());
+    for FileInfo { name, content_type, sha256, .. } in &files {
+        account::adopt(name.capacity() + content_type.capacity() + sha256.capacity());
+    }
+    Ok(files)
+}
+
+fn described(info: FileInfo) -> Map {
+    let mut map = Map::new();
+    map.insert("name".into(), info.name.into());
+    map.insert("size".into(), i64::try_from(info.size).unwrap_or(i64::MAX).into());
+    map.insert("content_type".into(), info.content_type.into());
+    map.insert("sha256".into(), info.sha256.into());
+    map
+}
+
+/// Bytes as a script value: text when they are UTF-8, else a blob.
+pub fn text_or_blob(bytes: Vec<u8>) -> Dynamic {
+    match String::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(error) => Dynamic::from_blob(error.into_bytes()),
+    }
+}

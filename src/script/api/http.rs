@@ -1,0 +1,213 @@
+//! `http::get`, `post`, `put`, `delete`, `request`, and `.json()` of an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use rhai::{Array, Dynamic, ImmutableString, Map, Module};
+
+use super::{answer, args, call_id, file, from_json, handed_over, put, room, to_json};
+use crate::script::account;
+use crate::script::context::{self, RunContext, ScriptResult};
+use crate::script::services::http::{HttpAnswer, HttpCall, add_header};
+use crate::script::services::net_guard::HostPattern;
+
+/// Bytes of a body, in each direction.
+const MAX_BODY: usize = 8 << 20;
+/// When a script names no timeout. The run's deadline ends a request in any case.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+pub fn module() -> Module {
+    let mut module = Module::new();
+    put!(&mut module, "get", |url: Dynamic| Asked::of("http::get", "GET", &url)?.send());
+    put!(&mut module, "delete", |url: Dynamic| Asked::of("http::delete", "DELETE", &url)?.send());
+    put!(&mut module, "post", |url: Dynamic, body: Dynamic| Asked::of("http::post", "POST", &url)?.body(&body)?.send());
+    put!(&mut module, "put", |url: Dynamic, body: Dynamic| Asked::of("http::put", "PUT", &url)?.body(&body)?.send());
+    put!(&mut module, "request", |options: Dynamic| request(options));
+    module
+}
+
+/// What an answer can be asked for.
+pub fn methods() -> Module {
+    let mut module = Module::new();
+    put!(&mut module, "json", |answer: &mut Map| json(answer));
+    module
+}
+
+/// What a script asks for, in its own memory.
+struct Asked {
+    function: &'static str,
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    timeout: Duration,
+}
+
+fn request(options: Dynamic) -> ScriptResult<Map> {
+    const FUNCTION: &str = "http::request";
+    const OPTIONS: [&str; 7] = ["method", "url", "headers", "query", "body", "form", "timeout"];
+
+    context::current()?;
+    let options = args::options(FUNCTION, "request", options, &OPTIONS)?;
+    let option = |key: &str| options.get(key).filter(|value| !value.is_unit());
+    let Some(url) = option("url") else { return Err(args::wrong(format!("{FUNCTION}: `url` is missing"))) };
+    let method = option("method").map(|method| args::name(FUNCTION, "method", method)).transpose()?;
+    let mut asked = Asked::of(FUNCTION, &method.unwrap_or_else(|| "GET".to_owned()), url)?;
+    if let Some(headers) = option("headers") {
+        asked = asked.headers(headers)?;
+    }
+    if let Some(query) = option("query") {
+        let pairs = pairs(FUNCTION, "query", query)?;
+        asked.url.query_pairs_mut().extend_pairs(pairs);
+    }
+    asked = match (option("body"), option("form")) {
+        (Some(_), Some(_)) => return Err(args::wrong(format!("{FUNCTION}: `body` and `form` exclude each other"))),
+        (Some(body), None) => asked.body(body)?,
+        (None, Some(form)) => asked.form(form)?,
+        (None, None) => asked,
+    };
+    if let Some(timeout) = option("timeout") {
+        asked.timeout = args::duration(FUNCTION, "timeout", timeout)?;
+    }
+    asked.send()
+}
+
+impl Asked {
+    fn of(function: &'static str, method: &str, url: &Dynamic) -> ScriptResult<Self> {
+        const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+        let method = method.to_ascii_uppercase();
+        if !METHODS.contains(&method.as_str()) {
+            return Err(args::wrong(format!("{function}: `method` must be one of {}", METHODS.join(", "))));
+        }
+        let method = Method::from_bytes(method.as_bytes()).map_err(|error| args::wrong(error.to_string()))?;
+        let text = args::text(function, "url", url)?;
+        let url = Url::parse(&text).map_err(|error| {
+            // The rest may hold credentials.
+            let shown = text.split(['?', '#', '@']).next().unwrap_or_default();
+            let shown: String = shown.chars().take(80).collect();
+            args::wrong(format!("{function}: `url`: `{shown}` is not a URL such as https://example.com/path: {error}"))
+        })?;
+        Ok(Self { function, method, url, headers: HeaderMap::new(), body: Vec::new(), timeout: TIMEOUT })
+    }
+
+    fn headers(mut self, headers: &Dynamic) -> ScriptResult<Self> {
+        for (name, value) in pairs(self.function, "headers", headers)? {
+            add_header(&mut self.headers, &name, &value).map_err(context::throw)?;
+        }
+        Ok(self)
+    }
+
+    fn body(self, body: &Dynamic) -> ScriptResult<Self> {
+        if body.is_map() || body.is_array() {
+            let json = to_json(self.function, "body", body, MAX_BODY)?;
+            return self.with_body(json.into_bytes(), "application/json");
+        }
+        if let Some(text) = body.read_lock::<ImmutableString>() {
+            return self.with_body(text.as_bytes().to_vec(), "text/plain; charset=utf-8");
+        }
+        if let Some(blob) = body.read_lock::<rhai::Blob>() {
+            return self.with_body(blob.clone(), "application/octet-stream");
+        }
+        if body.is_unit() {
+            return Ok(self);
+        }
+        Err(args::unfit(self.function, "body", "a map, an array, a string, a blob or ()", body))
+    }
+
+    fn form(self, form: &Dynamic) -> ScriptResult<Self> {
+        let pairs = pairs(self.function, "form", form)?;
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        self.with_body(body.into_bytes(), "application/x-www-form-urlencoded")
+    }
+
+    fn with_body(mut self, body: Vec<u8>, content_type: &'static str) -> ScriptResult<Self> {
+        if body.len() > MAX_BODY {
+            let (function, size) = (self.function, body.len());
+            return Err(args::wrong(format!("{function}: the body has {size} bytes, at most {MAX_BODY} are sent")));
+        }
+        self.body = body;
+        self.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
+        Ok(self)
+    }
+
+    fn send(self) -> ScriptResult<Map> {
+        let run = context::current()?;
+        let call = self.call(&run)?;
+        let call = handed_over(&call);
+        let reply = account::uncharged(|| run.services.http.send(call));
+        Ok(script_answer(answer(reply)?))
+    }
+
+    fn call(mut self, run: &RunContext) -> ScriptResult<HttpCall> {
+        let put_default = |headers: &mut HeaderMap, name: &str, value: &str| {
+            if headers.contains_key(name) { Ok(()) } else { add_header(headers, name, value).map_err(context::throw) }
+        };
+        put_default(&mut self.headers, "x-request-id", run.job.request_id.as_str())?;
+        if matches!(self.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
+            let parts = [self.method.as_str().as_bytes(), self.url.as_str().as_bytes(), &self.body];
+            put_default(&mut self.headers, "idempotency-key", &call_id(run, "http", &parts))?;
+        }
+        // Each entry was checked when the script was loaded.
+        let allow: Arc<[HostPattern]> = run.spec().allow.hosts.iter().filter_map(|host| host.parse().ok()).collect();
+        Ok(HttpCall {
+            method: self.method,
+            url: self.url,
+            headers: self.headers,
+            body: self.body,
+            timeout: self.timeout,
+            allow,
+            max_answer: MAX_BODY.min(room(run)),
+        })
+    }
+}
+
+/// Names and values of a map, for headers, queries and forms. An array gives its name several times.
+fn pairs(function: &str, argument: &str, value: &Dynamic) -> ScriptResult<Vec<(String, String)>> {
+    let Some(map) = value.read_lock::<Map>() else { return Err(args::unfit(function, argument, "a map", value)) };
+    let mut pairs = Vec::new();
+    for (name, value) in map.iter() {
+        if let Some(array) = value.read_lock::<Array>() {
+            for (index, item) in array.iter().enumerate() {
+                pairs.push((name.to_string(), scalar(function, &format!("{argument}.{name}[{index}]"), item)?));
+            }
+        } else if !value.is_unit() {
+            pairs.push((name.to_string(), scalar(function, &format!("{argument}.{name}"), value)?));
+        }
+    }
+    Ok(pairs)
+}
+
+fn scalar(function: &str, place: &str, value: &Dynamic) -> ScriptResult<String> {
+    if value.is_string() || value.is_int() || value.is_float() || value.is_bool() || value.is_char() {
+        Ok(value.to_string())
+    } else {
+        Err(args::unfit(function, place, "a string, a number or a bool", value))
+    }
+}
+
+fn script_answer(answer: HttpAnswer) -> Map {
+    let HttpAnswer { status, headers, body } = answer;
+    account::adopt(body.capacity() + headers.capacity() * size_of::<(String, String)>());
+    let mut fields = Map::new();
+    for (name, value) in headers {
+        account::adopt(name.capacity() + value.capacity());
+        fields.insert(name.into(), value.into());
+    }
+    let mut map = Map::new();
+    map.insert("status".into(), i64::from(status).into());
+    map.insert("headers".into(), fields.into());
+    map.insert("body".into(), file::text_or_blob(body));
+    map
+}
+
+fn json(answer: &Map) -> ScriptResult<Dynamic> {
+    context::current()?;
+    match answer.get("body").map(|body| (body, body.read_lock::<ImmutableString>())) {
+        Some((_, Some(text))) => from_json("json()", &text),
+        Some((body, None)) => Err(args::unfit("json()", "body", "a string, as the body of an answer is", body)),
+        None => Err(args::wrong("json(): the map has no `body`: it reads the answer of an http function")),
+    }
+}
