@@ -15,6 +15,8 @@ mod json;
 mod log;
 mod sql;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 
@@ -139,7 +141,7 @@ fn call_id(run: &RunContext, kind: &str, parts: &[&[u8]]) -> String {
     let call = hash.finalize();
     let mut hash = Sha256::new();
     hash.update(call);
-    hash.update(run.next_call().to_le_bytes());
+    hash.update(run.occurrence(&call).to_le_bytes());
     HEXLOWER.encode(&hash.finalize()[..16])
 }
 

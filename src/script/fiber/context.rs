@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "the running context is a raw pointer, so that each operation costs one load")]
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::ptr;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use corosensei::Yielder;
 use futures_util::task::AtomicWaker;
 use rhai::{Dynamic, EvalAltResult, Position};
+use serde_json::value::RawValue;
 
 use super::metronome::Beats;
 use crate::job::limits::Limits;
@@ -130,8 +132,8 @@ pub struct RunContext {
     pub services: Arc<Services>,
     pub limits: Limits,
     pub account: Rc<Account>,
-    /// Host calls with an effect so far: the ordinal that makes their ids stable from attempt to attempt.
-    pub calls: Cell<u64>,
+    /// How many times each host call with an effect was made, by the digest of what it asks for.
+    pub(super) occurrences: RefCell<HashMap<[u8; 16], u32>>,
     /// Jobs submitted so far.
     pub children: Cell<u64>,
     /// What `run` is called with, until it takes it.
@@ -197,16 +199,26 @@ impl RunContext {
         &self.script.job_type.spec
     }
 
-    /// The next ordinal of a host call with an effect, from 1.
-    pub fn next_call(&self) -> u64 {
-        let call = self.calls.get() + 1;
-        self.calls.set(call);
-        call
+    /// How many times the call with this digest was made in this run, this time included. It makes the ids of calls
+    /// with an effect the same from attempt to attempt.
+    pub fn occurrence(&self, digest: &[u8]) -> u32 {
+        let mut key = [0; 16];
+        let length = digest.len().min(key.len());
+        key[..length].copy_from_slice(&digest[..length]);
+        let mut occurrences = self.occurrences.borrow_mut();
+        let count = occurrences.entry(key).or_default();
+        *count = count.saturating_add(1);
+        *count
     }
 
-    /// One line to the job's log, if the run has not ended. What is handed over is no longer the script's memory.
+    /// One line to the job's log, without secrets. What is handed over is no longer the script's memory.
     pub fn log(&self, level: LogLevel, message: &str, fields: Option<&Json>) {
-        account::uncharged(|| self.ports.log(level, message.to_owned(), fields.cloned()));
+        let masker = &self.services.masker;
+        account::uncharged(|| {
+            let fields =
+                fields.and_then(|fields| RawValue::from_string(masker.mask_json(fields.get()).into_owned()).ok());
+            self.ports.log(level, masker.mask(message).into_owned(), fields);
+        });
     }
 
     #[must_use]

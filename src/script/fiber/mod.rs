@@ -130,7 +130,7 @@ impl Fiber {
             services: start.services,
             limits: start.limits,
             account: Account::new(usize::try_from(memory).unwrap_or(usize::MAX)),
-            calls: Cell::new(0),
+            occurrences: RefCell::default(),
             children: Cell::new(0),
             argument: Cell::default(),
             stop: start.stop,
@@ -267,6 +267,7 @@ fn execute(engine: &Engine, run: &RunContext, payload: Json) -> ScriptEnd {
         (None, Ok(value)) => {
             match convert::to_json(&value, "result", run.limits.max_result)
                 .map_err(|fault| fault.to_string())
+                .map(|text| run.services.masker.mask_json(&text).into_owned())
                 .and_then(|text| RawValue::from_string(text).map_err(|fault| fault.to_string()))
             {
                 Ok(result) => ScriptEnd::Returned(result),

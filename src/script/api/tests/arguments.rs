@@ -1,0 +1,128 @@
+//! Wrong arguments, and what the script's `allow` does not name.
+
+use super::{Host, JobId, queue};
+
+/// Calls with a wrong argument, and what the error must say.
+const WRONG: &[(&str, &str)] = &[
+    ("http::get(5)", "http::get: `url` must be a string, not an integer"),
+    ("http::get(\"nonsense\")", "http::get: `url`: `nonsense` is not a URL such as https://example.com/path"),
+    (
+        "http::post(\"http://127.0.0.1\", 5)",
+        "http::post: `body` must be a map, an array, a string, a blob or (), not an integer",
+    ),
+    ("http::request(\"x\")", "http::request: `request` must be a map, not a string"),
+    ("http::request(#{})", "http::request: `url` is missing"),
+    (
+        "http::request(#{ url: \"http://127.0.0.1\", hedaers: #{} })",
+        "`request` has no key `hedaers`: did you mean `headers`?",
+    ),
+    ("http::request(#{ url: \"http://127.0.0.1\", method: \"BREW\" })", "`method` must be one of GET, HEAD"),
+    ("http::request(#{ url: \"http://127.0.0.1\", timeout: 5 })", "`timeout` must be a duration such as"),
+    ("http::request(#{ url: \"http://127.0.0.1\", timeout: \"5\" })", "`5` is not a duration"),
+    (
+        "http::request(#{ url: \"http://127.0.0.1\", headers: #{ a: [] , b: #{} } })",
+        "`headers.b` must be a string, a number or a bool, not a map",
+    ),
+    ("http::request(#{ url: \"http://127.0.0.1\", body: \"a\", form: #{} })", "`body` and `form` exclude each other"),
+    ("http::post(\"http://127.0.0.1\", #{ a: || 1 })", "http::post: `body.a` is a function"),
+    ("email::send(5)", "email::send: `mail` must be a map, not an integer"),
+    ("email::send(#{ to: \"a@b.c\" })", "email::send: `subject` is missing"),
+    (
+        "email::send(#{ to: 5, subject: \"\" })",
+        "email::send: `to` must be a string or an array of strings, not an integer",
+    ),
+    ("email::send(#{ to: [\"a@b.c\", 5], subject: \"\" })", "email::send: `to[1]` must be a string, not an integer"),
+    ("email::send(#{ To: \"a@b.c\", subject: \"\" })", "`mail` has no key `To`: did you mean `to`?"),
+    ("sql::query(5, \"\")", "sql::query: `db` must be a string, not an integer"),
+    ("sql::query(\"sales\", #{})", "sql::query: `sql` must be a string, not a map"),
+    ("sql::query(\"sales\", \"SELECT 1\", 5)", "sql::query: `params` must be an array, not an integer"),
+    (
+        "sql::execute(\"sales\", \"SELECT ?\", [#{}])",
+        "sql::execute: `params[0]` must be a string, a number, a bool, a blob or (), not a map",
+    ),
+    ("template::render(5)", "template::render: `name` must be a string, not an integer"),
+    ("template::render(\"hello.html\", [])", "template::render: `values` must be a map, not an array"),
+    ("file::save(5, \"\")", "file::save: `name` must be a string, not an integer"),
+    ("file::save(\"a\", 5)", "file::save: `content` must be a string or a blob, not an integer"),
+    ("file::read(())", "file::read: `name` must be a string, not ()"),
+    ("csv::format(5)", "csv::format: `rows` must be an array of maps or of arrays, not an integer"),
+    ("csv::format([5])", "csv::format: `rows[0]` must be a map or an array, not an integer"),
+    ("csv::format([[[]]])", "csv::format: `rows[0][0]` must be a string, a number, a bool or (), not an array"),
+    ("csv::format([#{ a: 1 }, []])", "csv::format: `rows[1]` must be a map, as the first row is, not an array"),
+    ("csv::format([#{ a: 1 }, #{ a: 1, b: 2 }])", "`rows[1]` has `b`, which the first row has not"),
+    ("csv::parse(5)", "csv::parse: `text` must be a string, not an integer"),
+    ("csv::parse(\"a,b\\n1\\n\")", "csv::parse: CSV error: record 1 (line: 2"),
+    ("csv::parse(\"a,a\\n\")", "csv::parse: two columns are named `a`"),
+    ("json::parse(5)", "json::parse: `text` must be a string, not an integer"),
+    ("json::parse(\"{\")", "json::parse: the text is not valid JSON: EOF while parsing an object at line 1"),
+    ("json::format([1, || 1])", "json::format: `value[1]` is a function"),
+    ("#{}.json()", "json(): the map has no `body`"),
+    ("log::info(\"x\", 5)", "log::info: `fields` must be a map, not an integer"),
+    ("progress(\"5\")", "progress: `percent` must be a number from 0 to 100, not a string"),
+    ("progress(0.0 / 0.0)", "progress: `percent` must be a number from 0 to 100, not a float"),
+    ("progress(5, 5)", "progress: `message` must be a string, not an integer"),
+    ("sleep(2)", "sleep: `duration` must be a duration such as \"250ms\", \"2s\" or \"5m\", not an integer"),
+    ("sleep(0.5)", "sleep: `duration` must be a duration such as \"250ms\", \"2s\" or \"5m\", not a float"),
+    ("sleep(\"soon\")", "sleep: `duration`: `soon` is not a duration"),
+    ("submit(5, 5)", "submit: `name` must be a string, not an integer"),
+    ("submit(\"Bad Name\", 5)", "submit: job name \"Bad Name\" is not valid"),
+    ("submit(\"email\", || 1)", "submit: `payload` is a function"),
+    ("submit(\"email\", #{}, 5)", "submit: `options` must be a map, not an integer"),
+    ("submit(\"email\", #{}, #{ dealy: \"1s\" })", "submit: `options` has no key `dealy`: did you mean `delay`?"),
+    ("submit(\"email\", #{}, #{ delay: 5 })", "submit: `delay` must be a duration"),
+    ("submit(\"email\", #{}, #{ priority: 12 })", "submit: priority 12 is not valid"),
+    ("submit(\"email\", #{}, #{ tags: [1] })", "submit: `tags[0]` must be a string, not an integer"),
+    ("submit(\"email\", #{}, #{ unique_key: \"\" })", "submit: `unique_key` must have 1 to 256 bytes, not 0"),
+    ("fail(5)", "fail: `why` must be a string, not an integer"),
+    ("retry_in(5)", "retry_in: `delay` must be a duration"),
+    ("secret(5)", "secret: `name` must be a string, not an integer"),
+];
+
+#[test]
+fn a_wrong_argument_is_named_and_can_be_caught() {
+    let host = Host::new();
+    for (call, said) in WRONG {
+        let (kind, message) = host.run(call).failure();
+        assert_eq!(kind, "script", "{call}: {message}");
+        assert!(message.contains(said), "{call}: {message}");
+        let caught = host
+            .run(&format!("let r; try {{ {call}; }} catch (e) {{ r = [e.kind, e.message, e.retryable]; }} r"))
+            .value();
+        assert_eq!(caught, serde_json::json!(["script", message, false]), "{call}");
+    }
+}
+
+#[test]
+fn an_error_has_the_line_of_its_call() {
+    let host = Host::new();
+    let ran = host.run("let a = 1;\nlet b = 2;\n  http::get(a)");
+    let crate::script::fiber::ScriptEnd::Failed(error) = &ran.end else { panic!("{:?}", ran.end) };
+    assert_eq!((error.line, error.file.as_deref()), (Some(5), Some("probe.rhai")), "{error:?}");
+}
+
+#[test]
+fn what_allow_does_not_name_is_denied() {
+    let host = Host::new();
+    for (call, said) in [
+        ("http::get(\"http://127.0.0.1/\")", "this script may not reach 127.0.0.1"),
+        ("http::post(\"https://example.com/\", ())", "this script may not reach example.com"),
+        ("sql::query(\"sales\", \"SELECT 1\")", "this script may not use the database `sales`"),
+        ("secret(\"API_KEY\")", "this script may not read `api_key`"),
+    ] {
+        for allow in ["#{}", r#"#{ hosts: ["other"], databases: ["other"], secrets: ["other"] }"#] {
+            let caught = format!("let r; try {{ {call}; }} catch (e) {{ r = [e.kind, e.message, e.retryable]; }} r");
+            let value = host.run_as(JobId::new(&queue()), allow, &caught).value();
+            assert_eq!((&value[0], &value[2]), (&"denied".into(), &false.into()), "{call}: {value}");
+            assert!(value[1].as_str().unwrap().contains(said), "{call}: {value}");
+        }
+    }
+}
+
+#[test]
+fn what_allow_names_and_nobody_configured_is_said() {
+    let host = Host::new();
+    let allow = r#"#{ databases: ["prices"], secrets: ["other"] }"#;
+    let failure = |body: &str| host.run_as(JobId::new(&queue()), allow, body).failure();
+    assert!(failure("secret(\"other\")").1.contains("SECRET_OTHER is not set"));
+    assert!(failure("sql::query(\"prices\", \"SELECT 1\")").1.contains("set DATABASE_PRICES_URL"));
+}
