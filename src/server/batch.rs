@@ -8,6 +8,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::params::NoQuery;
 use super::problem::{Answer, Problem};
 use super::submission::{Submission, as_text, not_json};
 use super::view::{self, JobView};
@@ -62,7 +63,12 @@ struct Item<J, E> {
     error: Option<E>,
 }
 
-pub async fn submit(State(app): Shared, Extension(request_id): Extension<RequestId>, request: Request) -> Answer {
+pub async fn submit(
+    State(app): Shared,
+    Extension(request_id): Extension<RequestId>,
+    _: NoQuery,
+    request: Request,
+) -> Answer {
     if request.headers().contains_key("idempotency-key") {
         return Err(Problem::malformed("Idempotency-Key is for POST /v1/jobs; a batch has none"));
     }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::params::{PathParams, Query};
+use super::params::{NoQuery, PathParams};
 use super::problem::{Answer, Problem};
 use super::view::JobView;
 use super::wait::Seen;
@@ -31,9 +31,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-pub async fn stream(State(app): Shared, path: PathParams, uri: Uri, headers: HeaderMap) -> Answer<Response> {
+pub async fn stream(State(app): Shared, path: PathParams, _: NoQuery, headers: HeaderMap) -> Answer<Response> {
     let id = path.job()?;
-    Query::read(&uri, &[])?;
     let after = match headers.get("last-event-id").map(|value| value.to_str().unwrap_or_default().parse()) {
         None => 0,
         Some(Ok(seq)) => seq,

@@ -3,14 +3,14 @@
 
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::HeaderValue;
 use axum::http::header::{
     CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderValue, Uri};
 use axum::response::Response;
 use tokio_util::io::ReaderStream;
 
-use super::params::{PathParams, Query};
+use super::params::{NoQuery, PathParams};
 use super::problem::{Answer, Code, Problem, cut};
 use super::{Shared, jobs};
 use crate::broker::FileName;
@@ -18,9 +18,8 @@ use crate::broker::FileName;
 /// Read at once, bytes.
 const PIECE: usize = 64 << 10;
 
-pub async fn download(State(app): Shared, path: PathParams, uri: Uri) -> Answer {
+pub async fn download(State(app): Shared, path: PathParams, _: NoQuery) -> Answer {
     let id = path.job()?;
-    Query::read(&uri, &[])?;
     let job = jobs::existing(&app, id).await?;
     let name = path.get("name");
     let Some(info) = job.files.iter().find(|file| file.name == name) else {

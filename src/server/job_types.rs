@@ -1,12 +1,12 @@
 //! `/v1/job-types`: what can be submitted, with its schema, and who runs which version.
 
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::catalog;
-use super::params::{PathParams, Query};
+use super::params::{NoQuery, PathParams};
 use super::problem::Answer;
 use super::{Shared, view};
 use crate::broker::{TypeInfo, TypeWorker};
@@ -51,14 +51,12 @@ impl<'a> From<&'a TypeInfo> for TypeView<'a> {
     }
 }
 
-pub async fn list(State(app): Shared, uri: Uri) -> Answer {
-    Query::read(&uri, &[])?;
+pub async fn list(State(app): Shared, _: NoQuery) -> Answer {
     let types = app.broker.job_types().await?;
     view::list("job_types", types.iter().map(TypeView::from).collect::<Vec<_>>())
 }
 
-pub async fn show(State(app): Shared, path: PathParams, uri: Uri) -> Answer {
-    Query::read(&uri, &[])?;
+pub async fn show(State(app): Shared, path: PathParams, _: NoQuery) -> Answer {
     let name = path.get("name");
     let types = app.broker.job_types().await?;
     let found = types.iter().find(|info| info.job_type.name.as_str() == name);

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::auth::Caller;
 use super::idempotency::{self, Turn};
-use super::params::{PathParams, Query};
+use super::params::{NoQuery, PathParams, Query};
 use super::problem::{Answer, Code, Problem};
 use super::request_id::AboutJob;
 use super::submission::{Submission, as_text};
@@ -38,6 +38,7 @@ pub async fn submit(
     State(app): Shared,
     Extension(request_id): Extension<RequestId>,
     Extension(caller): Extension<Caller>,
+    _: NoQuery,
     request: Request,
 ) -> Answer {
     let key = idempotency::key(request.headers())?;
@@ -167,7 +168,7 @@ pub async fn list(State(app): Shared, uri: Uri) -> Answer {
 }
 
 /// `POST /v1/jobs/{id}/cancel`: 200 when it is cancelled, 202 when its run is told to stop.
-pub async fn cancel(State(app): Shared, path: PathParams) -> Answer {
+pub async fn cancel(State(app): Shared, path: PathParams, _: NoQuery) -> Answer {
     let id = path.job()?;
     let state = app.broker.cancel(id).await?;
     let status = if state == JobState::Running { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -175,14 +176,14 @@ pub async fn cancel(State(app): Shared, path: PathParams) -> Answer {
 }
 
 /// `POST /v1/jobs/{id}/retry`
-pub async fn retry(State(app): Shared, path: PathParams) -> Answer {
+pub async fn retry(State(app): Shared, path: PathParams, _: NoQuery) -> Answer {
     let id = path.job()?;
     app.broker.retry(id).await?;
     Ok(about(id, view::job(StatusCode::OK, &existing(&app, id).await?)?))
 }
 
 /// `DELETE /v1/jobs/{id}`
-pub async fn delete(State(app): Shared, path: PathParams) -> Answer {
+pub async fn delete(State(app): Shared, path: PathParams, _: NoQuery) -> Answer {
     let id = path.job()?;
     app.broker.delete(id).await.map_err(|error| match error {
         BrokerError::IllegalState(_) => Problem::new(Code::IllegalState, "the job is running: cancel it first"),

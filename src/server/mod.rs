@@ -38,6 +38,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 pub use accept::ConnectionLimits;
 pub use auth::new_key;
@@ -130,12 +131,20 @@ pub async fn run(listener: TcpListener, state: ServerState, shutdown: Shutdown) 
         files,
         metrics,
     });
-    tokio::join!(
-        accept::serve(listener, router(app.clone()), connections, shutdown.clone()),
-        app.catalog.keep_fresh(&shutdown),
-        app.backlog.keep_fresh(&shutdown),
-        app.waiting.run(&shutdown),
-    );
+    // Tasks of their own, so that none of them holds up the accept loop; they end with it, or are dropped with it.
+    let mut upkeep = JoinSet::new();
+    let shared = app.clone();
+    upkeep.spawn(async move { shared.catalog.keep_fresh(&shared.shutdown).await });
+    let shared = app.clone();
+    upkeep.spawn(async move { shared.backlog.keep_fresh(&shared.shutdown).await });
+    let shared = app.clone();
+    upkeep.spawn(async move { shared.waiting.run(&shared.shutdown).await });
+    accept::serve(listener, router(app), connections, shutdown).await;
+    while let Some(ended) = upkeep.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a loop of the server ended by a fault");
+        }
+    }
 }
 
 fn router(app: Arc<App>) -> Router {
@@ -171,8 +180,9 @@ impl App {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        self.backlog.admit(jobs.len()).await?;
+        let let_in = self.backlog.admit(jobs.len()).await?;
         let enqueued = self.broker.enqueue(jobs.clone()).await?;
+        drop(let_in);
         if enqueued.len() != jobs.len() {
             return Err(Problem::internal("the broker answered another number of jobs than it got"));
         }

@@ -36,6 +36,17 @@ impl PathParams {
     }
 }
 
+/// For handlers that take no query: malformed when there is any.
+pub struct NoQuery;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+        Query::read(&parts.uri, &[]).map(|_| Self)
+    }
+}
+
 /// The parameters of the query.
 pub struct Query(Vec<(String, String)>);
 

@@ -273,4 +273,22 @@ mod tests {
         let (response, _) = render(Problem::invalid_payload(vec![fault]).into_response(), &request_id());
         assert!(body_of(response).await.to_string().len() < 4_000);
     }
+
+    #[tokio::test]
+    async fn a_broker_that_fails_is_503_with_a_time_to_come_back_and_without_its_own_words() {
+        for (error, code) in [
+            (BrokerError::Unavailable("disk I/O error in /data/x.db".into()), "unavailable"),
+            (BrokerError::Full("database or disk is full: /data/x.db".into()), "broker_full"),
+        ] {
+            let (response, problem) = render(Problem::from(error.clone()).into_response(), &request_id());
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(response.headers().contains_key(RETRY_AFTER));
+            assert_eq!(problem.unwrap().cause, Some(error.to_string()));
+            let body = body_of(response).await;
+            assert_eq!(body["code"], code);
+            assert!(!body.to_string().contains("/data"), "{body}");
+        }
+        let damaged = Problem::from(BrokerError::Damaged("record 7".into()));
+        assert_eq!((damaged.code, damaged.detail.contains("record")), (Code::Internal, false));
+    }
 }

@@ -1,24 +1,23 @@
 //! `/v1/queues`: their counts, and pausing them.
 
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::StatusCode;
 
-use super::params::{PathParams, Query};
+use super::params::{NoQuery, PathParams};
 use super::problem::{Answer, Problem};
 use super::{App, Shared, view};
 use crate::broker::QueueInfo;
 use crate::job::QueueName;
 
-pub async fn list(State(app): Shared, uri: Uri) -> Answer {
-    Query::read(&uri, &[])?;
+pub async fn list(State(app): Shared, _: NoQuery) -> Answer {
     view::list("queues", app.broker.queues().await?)
 }
 
-pub async fn pause(State(app): Shared, path: PathParams) -> Answer {
+pub async fn pause(State(app): Shared, path: PathParams, _: NoQuery) -> Answer {
     set_paused(&app, &path, true).await
 }
 
-pub async fn resume(State(app): Shared, path: PathParams) -> Answer {
+pub async fn resume(State(app): Shared, path: PathParams, _: NoQuery) -> Answer {
     set_paused(&app, &path, false).await
 }
 

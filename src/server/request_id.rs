@@ -10,6 +10,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::problem::{self, Problem};
 use crate::job::{JobId, RequestId};
@@ -32,7 +33,9 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
         written: false,
     };
     request.extensions_mut().insert(id.clone());
-    let response = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    // What is logged on the way, by whomever, says which request it was for.
+    let handled = next.run(request).instrument(tracing::info_span!("request", request_id = %id));
+    let response = AssertUnwindSafe(handled).catch_unwind().await;
     let response = response.unwrap_or_else(|_| Problem::internal("a handler panicked").into_response());
     let job = response.extensions().get::<AboutJob>().map(|about| about.0);
     let (mut response, problem) = problem::render(response, &id);

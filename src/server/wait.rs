@@ -120,3 +120,26 @@ fn differs(before: &Seen, now: &Seen) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::sqlite::{SqliteBroker, SyncMode};
+    use crate::job::QueueName;
+
+    #[tokio::test]
+    async fn a_reader_that_is_dropped_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = SqliteBroker::open(&dir.path().join("db"), SyncMode::Normal).unwrap();
+        let waiting = Waiting::new(Arc::new(broker));
+        let id = JobId::new(&QueueName::new("default").unwrap());
+        let (one, two) = (waiting.follow(id), waiting.follow(id));
+        assert!(waiting.round().await);
+        assert!(matches!(*one.borrow(), Seen::Gone) && matches!(*two.borrow(), Seen::Gone));
+        drop(one);
+        assert!(waiting.round().await);
+        drop(two);
+        assert!(!waiting.round().await);
+        assert!(waiting.lock().is_empty());
+    }
+}

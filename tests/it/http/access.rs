@@ -1,11 +1,12 @@
 //! Keys and scopes, web pages, request ids; and that every error is a problem.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use reqwest::Method;
 use ryemill::config::Scope;
 use ryemill::server::new_key;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Api, Raw, reply};
 
@@ -144,4 +145,61 @@ async fn no_answer_is_kept_by_caches() {
     let api = Api::start().await;
     assert_eq!(api.get("/v1/jobs").await.header("cache-control"), "no-store");
     assert_eq!(api.get("/nope").await.header("cache-control"), "no-store");
+}
+
+/// What a subscriber writes.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn every_request_is_one_log_line_without_payload_or_key() {
+    let written = Written::default();
+    let writer = written.clone();
+    let subscriber =
+        tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(move || writer.clone());
+    // While there is only one subscriber, `tracing` decides by the thread that comes first whether a line is wanted at
+    // all; other tests' threads have none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    // For this thread, which is the server's as well.
+    let logging = tracing::subscriber::set_default(subscriber.finish());
+    let (key, entry) = new_key("ops", BTreeSet::from([Scope::Admin])).unwrap();
+    let api = Api::with(|options| options.keys = vec![entry]).await;
+    let job = json!({ "name": "any", "payload": { "card": "4111-1111" } });
+    let submit = api.post_request("/v1/jobs", job).header("x-request-id", "log-1").bearer_auth(&key);
+    let id = reply(submit).await.id();
+    let show = api.request(Method::GET, &format!("/v1/jobs/{id}")).header("x-request-id", "log-2");
+    assert_eq!(reply(show).await.status, 401);
+    drop(logging);
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    assert!(!text.contains("4111") && !text.contains(&key), "{text}");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let fields = |request_id: &str| {
+        let of_request: Vec<_> = lines.iter().filter(|line| line["fields"]["request_id"] == request_id).collect();
+        assert_eq!(of_request.len(), 1, "{text}");
+        of_request[0]["fields"].clone()
+    };
+    let submitted = fields("log-1");
+    assert_eq!(
+        (&submitted["method"], &submitted["path"], &submitted["status"]),
+        (&json!("POST"), &json!("/v1/jobs"), &json!(202))
+    );
+    assert_eq!(submitted["job_id"], id);
+    assert!(submitted["duration_ms"].is_number());
+    let shown = fields("log-2");
+    assert_eq!(
+        (&shown["path"], &shown["status"]),
+        (&json!("/v1/jobs/{id}"), &json!(401)),
+        "the template, not the path"
+    );
 }

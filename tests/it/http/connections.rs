@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt;
 
 use super::{Api, Raw};
 
-const SHORT: Duration = Duration::from_millis(100);
+const SHORT: Duration = Duration::from_millis(200);
 const SUBMIT: &str = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
 
 #[tokio::test]
@@ -23,8 +23,8 @@ async fn a_head_that_never_ends_is_cut_off() {
 #[tokio::test]
 async fn a_connection_at_rest_is_closed_after_its_idle_time_and_not_before_the_next_request() {
     let api = Api::with(|options| {
-        options.connections.pace.head = Duration::from_millis(20);
-        options.connections.pace.idle = Duration::from_millis(500);
+        options.connections.pace.head = SHORT;
+        options.connections.pace.idle = SHORT * 10;
     })
     .await;
     let mut raw = Raw::connect(&api).await;
@@ -36,7 +36,7 @@ async fn a_connection_at_rest_is_closed_after_its_idle_time_and_not_before_the_n
         let mut rest = [0; 1024];
         assert!(raw.0.read(&mut rest).await.unwrap() > 0);
         // Longer than the time for a head, shorter than the idle time.
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        tokio::time::sleep(SHORT * 2).await;
     }
     raw.rest().await;
 }
@@ -129,6 +129,25 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
     assert!(tokio::time::timeout(SHORT, second.0.readable()).await.is_err(), "answered beside the first");
     drop(first);
     assert!(second.rest().await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_while_it_waits_gives_its_place_back() {
+    // One place is the client library's, which keeps its connection.
+    let api = Api::with(|options| options.connections.connections = 2).await;
+    let id = api.submit_any().await;
+    let last = async {
+        for _ in 0..3 {
+            let mut waiting = Raw::connect(&api).await;
+            waiting.send(format!("GET /v1/jobs/{id}?wait=60s HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+            tokio::time::sleep(SHORT / 2).await;
+        }
+        let mut last = Raw::connect(&api).await;
+        last.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        last.rest().await
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(30), last).await.expect("a place is still taken");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[tokio::test]

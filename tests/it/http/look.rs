@@ -108,6 +108,7 @@ async fn a_bad_parameter_is_400_and_is_named_with_what_is_accepted() {
         (format!("/v1/jobs/{id}?wait=-1s"), "`wait`", "250ms, 2s"),
         (format!("/v1/jobs/{id}/logs?after=x"), "`after`", "whole number"),
         ("/v1/queues?x=1".into(), "`x`", "none"),
+        (format!("/v1/jobs/{id}/events?wait=1s"), "`wait`", "none"),
     ] {
         let (code, detail) = api.get(&path).await.problem(400);
         assert!(code == "malformed" && detail.contains(name) && detail.contains(accepted), "{path}: {detail}");

@@ -81,6 +81,7 @@ async fn a_malformed_body_is_400_and_says_what_is_wrong() {
         assert_eq!(code, "malformed");
         assert!(detail.contains(expected), "{body}: {detail}");
     }
+    assert!(api.post("/v1/jobs?wait=1s", "{\"name\":\"any\"}").await.problem(400).1.contains("`wait`"));
     let request = api.request(Method::POST, "/v1/jobs").header("content-type", "application/json");
     let (_, detail) = reply(request.body(b"{\"name\":\"\xff\"}".to_vec())).await.problem(400);
     assert!(detail.contains("not UTF-8 from byte 9"), "{detail}");

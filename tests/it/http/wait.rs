@@ -77,10 +77,15 @@ async fn a_job_deleted_while_somebody_waits_is_404_for_them() {
 async fn a_server_that_stops_answers_those_who_wait() {
     let api = Api::start().await;
     let id = api.submit_any().await;
-    let wait = tokio::spawn(super::reply(api.request(reqwest::Method::GET, &format!("/v1/jobs/{id}?wait=60s"))));
-    // Another request on its own connection: when it is answered the first one has surely been sent.
-    api.get("/healthz").await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // On one HTTP/2 connection requests arrive in their order: when the second is answered, the first is being served.
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let get = |path: String| super::reply(client.get(api.url(&path)));
+    get("/healthz".into()).await;
+    let stop = async {
+        assert_eq!(get("/healthz".into()).await.status, 200);
+        api.shutdown.request();
+    };
+    let (answer, ()) = tokio::join!(get(format!("/v1/jobs/{id}?wait=60s")), stop);
+    assert_eq!(answer.json()["state"], "queued");
     api.stop().await;
-    assert_eq!(wait.await.unwrap().json()["state"], "queued");
 }
