@@ -181,10 +181,7 @@ fn say(text: &str) {
 }
 
 /// The payload that the arguments name; `example` looks one up.
-fn payload(
-    args: &PayloadArgs,
-    example: impl FnOnce() -> Result<Option<String>, Failure>,
-) -> Result<String, Failure> {
+fn payload(args: &PayloadArgs, example: impl FnOnce() -> Result<Option<String>, Failure>) -> Result<String, Failure> {
     let text = match (&args.payload, args.example) {
         (None, true) => {
             return example()?.ok_or_else(|| Failure::Usage("the script has no `examples` in its `const JOB`".into()));
