@@ -76,7 +76,9 @@ impl Teller {
             changes.borrow_and_update();
             let before = told.as_deref();
             let state = |job: &Job| (job.state, job.attempt, job.lost);
-            if before.is_none_or(|before| state(before) != state(&job) || before.reason != job.reason) {
+            let moved = before.is_none_or(|before| state(before) != state(&job) || before.reason != job.reason);
+            // What led to an end is told before the end.
+            if moved && !job.state.is_terminal() {
                 self.send("state", &JobView::from(&*job)).await?;
             }
             if let Some(progress) = &job.progress
@@ -87,6 +89,7 @@ impl Teller {
             // After the look at the job: a job that has ended has logged all its lines.
             self.send_log().await?;
             if job.state.is_terminal() {
+                self.send("state", &JobView::from(&*job)).await?;
                 return self.send("done", &JobView::from(&*job)).await;
             }
             told = Some(job.clone());

@@ -80,15 +80,13 @@ async fn a_jobs_life_is_told_from_its_state_to_its_end() {
     assert_eq!(stream.expect("log").await.data["message"], "two\nlines");
     api.log(&job, ["last words".to_owned()]).await;
     api.finish(&[job], succeeded()).await;
-    // The log line and the end may be seen together or one after the other; the end is told last.
     let mut names = Vec::new();
     let mut done = Value::Null;
     while let Some(event) = stream.next().await {
         names.push(event.name);
         done = event.data;
     }
-    names.sort();
-    assert_eq!(names, ["done", "log", "state"]);
+    assert_eq!(names, ["log", "state", "done"]);
     assert_eq!((&done["state"], &done["result"]), (&json!("succeeded"), &json!({ "done": true })));
 }
 
@@ -101,10 +99,10 @@ async fn an_ended_job_is_told_whole_and_a_client_that_comes_back_gets_only_what_
     api.finish(&[job], succeeded()).await;
     for (last, missed) in [(None, 250), (Some("240"), 10), (Some("250"), 0)] {
         let mut stream = Stream::open(&api, id, last).await;
-        stream.expect("state").await;
         for n in 250 - missed..250 {
             assert_eq!(stream.expect("log").await.data["message"], format!("line {n}"));
         }
+        assert_eq!(stream.expect("state").await.data["state"], "succeeded");
         stream.expect("done").await;
         assert!(stream.next().await.is_none());
     }
