@@ -4,6 +4,7 @@
 mod access;
 mod batch;
 mod connections;
+mod docs;
 mod events;
 mod idempotency;
 mod look;
