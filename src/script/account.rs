@@ -89,10 +89,11 @@ impl Account {
         self.limit
     }
 
-    /// Whether the run must end; see [`verdict`](Self::verdict).
+    /// Whether the run must end; see [`verdict`](Self::verdict). For every operation of a script: two loads.
+    #[inline]
     #[must_use]
     pub fn over(&self) -> bool {
-        self.verdict().is_some()
+        self.used.get() > self.limit || self.verdict.get().is_some()
     }
 
     /// Why the run must end, `None` while it may go on: more than the limit is held, or a [`reserve`] was refused.

@@ -29,7 +29,7 @@ pub fn build() -> Engine {
     engine.set_max_expr_depths(EXPR_DEPTHS.0, EXPR_DEPTHS.1);
     engine.disable_symbol("eval");
     engine.set_module_resolver(SnapshotResolver);
-    engine.on_progress(|_| on_operation());
+    engine.on_progress(|_| on_operation().filter(|_| !checked::is_interpolating()));
     engine.on_print(|text| log(LogLevel::Info, text));
     engine.on_debug(|text, _, _| log(LogLevel::Debug, text));
     engine.register_fn(TAKE_JOB, context::take_job);

@@ -5,7 +5,7 @@ use std::any::TypeId;
 
 use rhai::{Dynamic, INT, ImmutableString, Module};
 
-use super::{ExclusiveRange, InclusiveRange, start_and_len, start_and_len_inclusive};
+use super::{ExclusiveRange, InclusiveRange, start_and_len};
 
 /// The next characters of a shared string.
 #[derive(Clone)]
@@ -73,7 +73,9 @@ pub(super) mod functions {
 
     #[rhai_fn(name = "chars")]
     pub fn chars_inclusive(string: ImmutableString, range: InclusiveRange) -> Chars {
-        let (start, len) = start_and_len_inclusive(&range);
-        Chars::new(string, start, len)
+        let start = (*range.start()).max(0);
+        // Unlike `sub_string`, this has no first character when the range ends before it starts.
+        let end = (*range.end()).clamp(start - 1, INT::MAX - 1);
+        Chars::new(string, start, end - start + 1)
     }
 }

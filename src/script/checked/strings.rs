@@ -1,5 +1,5 @@
 //! String functions whose result, or whose scratch memory, can outgrow the string: `replace`, `pad`, `split`,
-//! changes of case, blobs read as text, and the ones Rhai builds by way of an array of characters.
+//! changes of case, blobs read as text, and the ones that Rhai does character by character.
 //!
 //! Positions are counted in characters, as everywhere in Rhai; here they become byte offsets, so that cutting a
 //! string allocates nothing but the result.
@@ -17,20 +17,19 @@ const STRING_VALUE: usize = size_of::<Dynamic>() + 2 * size_of::<usize>() + size
 /// Texts longer than this are stored outside the string object, in no less than twice as much.
 const INLINE_TEXT: usize = 23;
 
-/// The byte offset of character `start`, counted from the end when negative (then at least 0); `None` when there
-/// is no such character.
+/// The byte offset of character `index`, counted from the end when negative.
+fn char_at(string: &str, index: INT) -> Option<usize> {
+    let mut chars = string.char_indices();
+    let found = match usize::try_from(index) {
+        Ok(index) => chars.nth(index),
+        Err(_) => chars.nth_back(usize::try_from(index.unsigned_abs()).ok()? - 1),
+    };
+    found.map(|(offset, _)| offset)
+}
+
+/// The same for the start of a part: before the first character is at the first.
 pub(super) fn offset(string: &str, start: INT) -> Option<usize> {
-    if string.is_empty() {
-        return None;
-    }
-    let nearest = |count: INT| usize::try_from(count).unwrap_or(usize::MAX);
-    if start >= 0 {
-        let mut chars = string.char_indices();
-        return chars.nth(nearest(start)).map(|(offset, _)| offset);
-    }
-    let back = nearest(start.checked_neg().unwrap_or(INT::MAX));
-    let mut chars = string.char_indices().rev();
-    Some(chars.nth(back - 1).map_or(0, |(offset, _)| offset))
+    char_at(string, start).or((start < 0 && !string.is_empty()).then_some(0))
 }
 
 /// The byte range of at most `len` characters from `start`; empty when there are none.
@@ -50,9 +49,12 @@ fn find(string: &str, start: INT, find: impl FnOnce(&str) -> Option<usize>) -> I
     found.map_or(-1, |at| INT::try_from(string[..at].chars().count()).unwrap_or(INT::MAX))
 }
 
-/// `string` with every `find` replaced, in memory asked for.
-fn replaced(string: &str, find: &str, with: &str) -> Checked<ImmutableString> {
+/// Replaces every `find` in `string`, in memory asked for. An empty string stays empty, whatever is to be found.
+fn replace_all(string: &mut ImmutableString, find: &str, with: &str) -> Checked<()> {
     let matches = string.matches(find).count();
+    if matches == 0 || string.is_empty() {
+        return Ok(());
+    }
     let len = (string.len() - matches * find.len()).saturating_add(matches.saturating_mul(with.len()));
     account::reserve(len)?;
 
@@ -64,7 +66,8 @@ fn replaced(string: &str, find: &str, with: &str) -> Checked<ImmutableString> {
         rest = at + found.len();
     }
     result.push_str(&string[rest..]);
-    Ok(result.into())
+    *string = result.into();
+    Ok(())
 }
 
 /// `string` padded to `len` characters by repeating `padding`.
@@ -161,26 +164,22 @@ pub(super) fn lossy(blob: &[u8]) -> Checked<String> {
 pub(super) mod functions {
     #[rhai_fn(return_raw)]
     pub fn replace(string: &mut ImmutableString, find: &str, with: &str) -> Checked<()> {
-        *string = replaced(string, find, with)?;
-        Ok(())
+        replace_all(string, find, with)
     }
 
     #[rhai_fn(name = "replace", return_raw)]
     pub fn replace_by_char(string: &mut ImmutableString, find: &str, with: char) -> Checked<()> {
-        *string = replaced(string, find, with.encode_utf8(&mut [0; 4]))?;
-        Ok(())
+        replace_all(string, find, &with.to_string())
     }
 
     #[rhai_fn(name = "replace", return_raw)]
     pub fn replace_char(string: &mut ImmutableString, find: char, with: &str) -> Checked<()> {
-        *string = replaced(string, find.encode_utf8(&mut [0; 4]), with)?;
-        Ok(())
+        replace_all(string, &find.to_string(), with)
     }
 
     #[rhai_fn(name = "replace", return_raw)]
     pub fn replace_char_by_char(string: &mut ImmutableString, find: char, with: char) -> Checked<()> {
-        *string = replaced(string, &find.to_string(), &with.to_string())?;
-        Ok(())
+        replace_all(string, &find.to_string(), &with.to_string())
     }
 
     #[rhai_fn(return_raw)]
@@ -344,6 +343,14 @@ pub(super) mod functions {
     pub fn crop_inclusive(string: &mut ImmutableString, range: InclusiveRange) {
         let (start, len) = start_and_len_inclusive(&range);
         *string = string[window(string, start, len)].into();
+    }
+
+    pub fn set(string: &mut ImmutableString, index: INT, character: char) {
+        let Some(at) = char_at(string, index) else {
+            return;
+        };
+        let old = string[at..].chars().next().map_or(0, char::len_utf8);
+        string.make_mut().replace_range(at..at + old, character.encode_utf8(&mut [0; 4]));
     }
 
     pub fn pop(string: &mut ImmutableString, len: INT) -> ImmutableString {

@@ -7,6 +7,7 @@
 use std::fmt::{self, Write as _};
 use std::io;
 
+use data_encoding::HEXLOWER;
 use rhai::{
     Array, Blob, Dynamic, EvalAltResult, FUNC_TO_DEBUG, FUNC_TO_STRING, ImmutableString, Map, NativeCallContext,
 };
@@ -15,8 +16,8 @@ use super::{Checked, tick};
 use crate::script::account;
 
 /// Containers nested deeper than this are written as `…` (text) or refused (JSON): writing recurses on the
-/// native stack. The limit of `serde_json` for reading.
-pub(super) const MAX_DEPTH: usize = 128;
+/// native stack. No deeper can `serde_json` read.
+pub(super) const MAX_DEPTH: usize = 127;
 
 /// Pieces written between two chances for the engine to interrupt.
 const PIECES_PER_TICK: usize = 1024;
@@ -113,9 +114,7 @@ impl<'c> Text<'c> {
             if index > 0 {
                 self.push(" ")?;
             }
-            for byte in bytes {
-                self.format(format_args!("{byte:02x}"))?;
-            }
+            self.push(&HEXLOWER.encode(bytes))?;
         }
         self.push("]")
     }

@@ -1,6 +1,10 @@
 //! Scripts that ask for far more memory than they have.
 
-use super::{over_memory, run};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::super::is_interpolating;
+use super::{checked, over_memory, run};
 
 const LIMIT: usize = 8 << 20;
 
@@ -82,6 +86,41 @@ fn every_abuse_ends_its_run() {
     for (name, script) in scripts() {
         assert_ends(name, &format!("{script}; 42"));
     }
+}
+
+/// Evaluating the interpolated value takes the account over its limit, so that the operation at which the run is found
+/// over is the very one that makes text of it.
+#[test]
+fn an_interpolated_value_that_no_longer_fits_is_not_printed() {
+    const LIMIT: usize = 256 << 10;
+    let shared = "let t = \"\"; t.pad(8_000, 'x'); let a = []; a.pad(8_000, t);";
+    for script in ["`${a}`", "`x${a}y`", "`${#{ a: a }}`", "`${[a]}`", "let f = |a| `${a}`; f.call(a)", "`${a}${a}`"] {
+        let (outcome, peak) = run(LIMIT, &format!("{shared} {script}; 42"));
+        assert!(over_memory(&outcome.unwrap_err()).is_some(), "{script}");
+        assert!(peak <= 3 * LIMIT, "{script}: at its peak {peak} bytes");
+    }
+}
+
+#[test]
+fn only_making_text_of_an_interpolated_value_is_exempt() {
+    let seen = Rc::new(Cell::new((0, 0)));
+    let counts = Rc::clone(&seen);
+    let mut engine = checked();
+    engine.on_progress(move |_| {
+        let (operations, exempt) = counts.get();
+        counts.set((operations + 1, exempt + u32::from(is_interpolating())));
+        None
+    });
+    engine.on_print(|_| {});
+    let plain = "fn text(x) { to_string(x) + x.to_debug() + [x].to_string() + (\"\" + x) } let a = [1, true];
+                 for x in a { text(x); text(a); print(a); print(x); a.map(|x| text(x)); }";
+    engine.run(plain).unwrap();
+    let (operations, exempt) = seen.take();
+    assert!(operations > 200 && exempt == 0, "{exempt} of {operations} operations without interpolation");
+
+    // Text needs no call: 3 calls for a, 1 and 2.
+    engine.run("let a = 5; let f = |x| `${x} ${\"y\"}`; `${a}` + f.call(1) + f.call(2) + f.call(\"z\")").unwrap();
+    assert_eq!(seen.get().1, 3);
 }
 
 #[test]

@@ -4,11 +4,13 @@
 mod abuse;
 mod classes;
 mod equivalence;
+mod survival;
 
 use std::rc::Rc;
 
 use rhai::{Dynamic, Engine, EvalAltResult};
 
+use super::is_interpolating;
 use crate::script::account::{Account, OverMemory};
 
 /// An engine as scripts get it.
@@ -47,7 +49,7 @@ fn run(limit: usize, script: &str) -> (Result<Dynamic, Box<EvalAltResult>>, usiz
     let account = Account::new(limit);
     let mut engine = checked();
     let watched = Rc::clone(&account);
-    engine.on_progress(move |_| watched.verdict().map(Dynamic::from));
+    engine.on_progress(move |_| watched.verdict().map(Dynamic::from).filter(|_| !is_interpolating()));
     let outcome = account.charge(|| engine.eval::<Dynamic>(script));
     (outcome, account.peak())
 }
