@@ -256,8 +256,8 @@ fn execute(engine: &Engine, run: &RunContext, payload: Json) -> ScriptEnd {
     drop(payload);
     run.argument.set(job);
     let value = engine.eval_ast::<Dynamic>(&run.compiled.program);
-    if value.is_err() {
-        // A function that was refused memory ends the script by itself: the account knows why.
+    if value.is_err() || run.account.over() {
+        // A function that was refused memory ends the script by itself, or with a text cut short: the account knows why.
         let _ = run.is_over();
     }
     let end = run.end.borrow_mut().take();

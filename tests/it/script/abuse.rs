@@ -58,6 +58,20 @@ const ABUSES: &[(&str, &str, &[ErrorKind])] = &[
     ("a native stack through a deep type", "let x = 1; loop { x = [x, x]; }", &[Memory, Stack]),
     ("a large result", "let s = \"\"; s.pad(10000000, \"x\"); s", &[InvalidResult]),
     ("a large thrown value", "let s = \"\"; s.pad(10000000, \"x\"); throw s", &[Thrown]),
+    // Some kilobytes of array whose text is gigabytes, because its elements share one string.
+    ("shared text", "let t = \"\"; t.pad(2000000, \"x\"); let a = []; a.pad(2000, t); `${a}`", &[Memory]),
+    (
+        "shared text as the result",
+        "let t = \"\"; t.pad(2000000, \"x\"); let a = []; a.pad(2000, t); a",
+        &[InvalidResult],
+    ),
+    ("shared text thrown", "let t = \"\"; t.pad(2000000, \"x\"); let a = []; a.pad(2000, t); throw a", &[Thrown]),
+    // The copy that is to be interpolated takes the account over its limit.
+    (
+        "interpolating at the limit",
+        "let t = \"\"; t.pad(10000, \"x\"); let a = []; a.pad(520000, t); `${a}`",
+        &[Memory],
+    ),
     (
         "many values",
         "let m = #{}; for i in 0..100 { let a = []; a.pad(100000, i); m[`k${i}`] = a; } m.len()",
