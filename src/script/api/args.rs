@@ -17,7 +17,7 @@ pub fn wrong(message: impl Into<String>) -> Box<EvalAltResult> {
     throw(HostError::new(ErrorKind::Script, message, false))
 }
 
-/// "http::get: `url` must be a string, not an integer".
+/// An error such as ``http::get: `url` must be a string, not an integer``.
 pub fn unfit(function: &str, argument: &str, expected: &str, given: &Dynamic) -> Box<EvalAltResult> {
     wrong(format!("{function}: `{argument}` must be {expected}, not {}", kind_of(given)))
 }

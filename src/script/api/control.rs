@@ -142,8 +142,5 @@ fn secret(name: &Dynamic) -> ScriptResult<String> {
 
 /// At most so many bytes, whole characters.
 pub fn cut(text: &str, bytes: usize) -> &str {
-    match text.len() <= bytes {
-        true => text,
-        false => &text[..text.floor_char_boundary(bytes)],
-    }
+    &text[..text.floor_char_boundary(bytes)]
 }

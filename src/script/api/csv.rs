@@ -42,7 +42,7 @@ fn format(rows: &Dynamic, columns: &Dynamic) -> ScriptResult<String> {
         (None, keys) => (keys, true),
     };
     if let Some(header) = &header {
-        sheet.line(header.iter().map(|column| column.as_bytes()))?;
+        sheet.line(header.iter().map(String::as_bytes))?;
     }
     for (index, row) in rows.iter().enumerate() {
         match &header {

@@ -1,5 +1,7 @@
 //! `email::send`: one message, with the job's own files as attachments.
 
+use std::fmt::Display;
+
 use rhai::{Dynamic, Map, Module};
 
 use super::{answer, args, call_id, file, handed_over, put};
@@ -80,7 +82,7 @@ fn attached(run: &RunContext, names: &[String]) -> ScriptResult<Vec<AttachedFile
     Ok(attachments)
 }
 
-fn failed(message: String) -> Box<rhai::EvalAltResult> {
+fn failed(message: impl Display) -> Box<rhai::EvalAltResult> {
     context::throw(HostError::new(ErrorKind::HostEmail, format!("{FUNCTION}: {message}"), false))
 }
 

@@ -14,20 +14,20 @@ const MAX_TEXT: usize = 8 << 20;
 
 pub fn module() -> Module {
     let mut module = Module::new();
-    put!(&mut module, "render", |name: Dynamic| render(&name, Map::new().into()));
-    put!(&mut module, "render", |name: Dynamic, values: Dynamic| render(&name, values));
+    put!(&mut module, "render", |name: Dynamic| render(&name, &Map::new().into()));
+    put!(&mut module, "render", |name: Dynamic, values: Dynamic| render(&name, &values));
     module
 }
 
-fn render(name: &Dynamic, values: Dynamic) -> ScriptResult<String> {
+fn render(name: &Dynamic, values: &Dynamic) -> ScriptResult<String> {
     const FUNCTION: &str = "template::render";
 
     let run = context::current()?;
     let name = args::name(FUNCTION, "name", name)?;
     if !values.is_map() {
-        return Err(args::unfit(FUNCTION, "values", "a map", &values));
+        return Err(args::unfit(FUNCTION, "values", "a map", values));
     }
-    let values = handed_over(&to_json(FUNCTION, "values", &values, MAX_VALUES)?);
+    let values = handed_over(&to_json(FUNCTION, "values", values, MAX_VALUES)?);
     let (name, templates) = (handed_over(&name), Arc::clone(&run.script.templates));
     let most = MAX_TEXT.min(room(&run));
     // A few values can make a template work for long, so it always leaves the thread.

@@ -233,7 +233,7 @@ fn select(connection: &Connection, sql: &str, params: &[SqlValue], max_bytes: us
     if statement.column_count() == 0 {
         return Err(Refusal::said("the statement returns no rows: use sql::execute"));
     }
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     for (index, name) in columns.iter().enumerate() {
         if columns[..index].contains(name) {
             return Err(Refusal::said(format!("two columns are named `{name}`: give one another name with AS")));
@@ -245,9 +245,9 @@ fn select(connection: &Connection, sql: &str, params: &[SqlValue], max_bytes: us
     while let Some(row) = found.next()? {
         let mut size = ROW_BYTES;
         let mut values = Vec::with_capacity(columns.len());
-        for index in 0..columns.len() {
+        for (index, column) in columns.iter().enumerate() {
             let value = row.get_ref(index)?;
-            size += columns[index].len() + CELL_BYTES + length(value);
+            size += column.len() + CELL_BYTES + length(value);
             values.push(owned(value));
         }
         left = left.checked_sub(size).ok_or_else(|| {

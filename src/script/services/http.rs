@@ -92,9 +92,9 @@ impl Http {
     /// # Errors
     /// Of kind `denied` for what the script or the network may not reach, else `host.http`, through the reply.
     pub fn send(&self, call: HttpCall) -> Reply<HttpAnswer> {
-        let (cell, guard) = (Arc::clone(&self.client), self.guard.clone());
+        let (made, guard) = (Arc::clone(&self.client), self.guard.clone());
         Reply::of(&self.runtime, async move {
-            let client = cell.get_or_init(|| client(guard.clone())).clone().map_err(|error| http_error(error, true))?;
+            let client = made.get_or_init(|| client(guard.clone())).clone().map_err(|error| http_error(error, true))?;
             within_time(client, guard, call).await
         })
     }

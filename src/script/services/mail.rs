@@ -159,21 +159,23 @@ fn finished(letter: Letter, from: Mailbox) -> HostResult<Built> {
     let from = letter.from.as_deref().map(|given| address("from", given)).transpose()?.unwrap_or(from);
     let mut head =
         Message::builder().from(from).subject(letter.subject).message_id(Some(message_id.clone())).date_now();
-    let add: [(&str, &[String], fn(MessageBuilder, Mailbox) -> MessageBuilder); 4] = [
-        ("reply_to", &letter.reply_to, MessageBuilder::reply_to),
-        ("to", &letter.to, MessageBuilder::to),
-        ("cc", &letter.cc, MessageBuilder::cc),
-        ("bcc", &letter.bcc, MessageBuilder::bcc),
-    ];
-    for (field, addresses, put) in add {
-        for given in addresses {
-            head = put(head, address(field, given)?);
-        }
-    }
+    head = with_addresses(head, "reply_to", &letter.reply_to, MessageBuilder::reply_to)?;
+    head = with_addresses(head, "to", &letter.to, MessageBuilder::to)?;
+    head = with_addresses(head, "cc", &letter.cc, MessageBuilder::cc)?;
+    head = with_addresses(head, "bcc", &letter.bcc, MessageBuilder::bcc)?;
     let message = with_body(head, letter.text, letter.html, letter.attachments)?;
     let (envelope, bytes) = (message.envelope().clone(), message.formatted());
     within_limit(bytes.len())?;
     Ok(Built { id: letter.id, message_id, envelope, bytes })
+}
+
+fn with_addresses(
+    head: MessageBuilder,
+    field: &str,
+    given: &[String],
+    put: fn(MessageBuilder, Mailbox) -> MessageBuilder,
+) -> HostResult<MessageBuilder> {
+    given.iter().try_fold(head, |head, given| Ok(put(head, address(field, given)?)))
 }
 
 fn with_body(

@@ -112,9 +112,10 @@ fn carried_v4(address: IpAddr) -> Option<Ipv4Addr> {
     };
     match v6.segments() {
         _ if v6 == Ipv6Addr::LOCALHOST || v6 == Ipv6Addr::UNSPECIFIED => None,
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(v4(high, low)),
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
-        [0x2002, high, low, ..] => Some(v4(high, low)),
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => Some(v4(high, low)),
         _ => None,
     }
 }
@@ -148,7 +149,8 @@ impl FromStr for HostPattern {
         };
         let bare_v6 = rest.parse::<Ipv6Addr>().is_ok();
         let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !bare_v6 && !(rest.starts_with('[') && rest.ends_with(']')) => {
+            // The last colon of `[::1]` is part of the address.
+            Some((host, port)) if !bare_v6 && !port.ends_with(']') => {
                 (host, Some(port.parse().map_err(|_| invalid())?))
             }
             _ => (rest, None),

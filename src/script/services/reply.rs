@@ -15,6 +15,7 @@ use crate::script::ports::{HostError, HostResult};
 
 /// The answer to come. Made, and its work begun, where memory is not charged to a run.
 #[derive(Debug)]
+#[must_use = "the answer has to be waited for"]
 pub struct Reply<T>(Receiver<HostResult<T>>);
 
 impl<T: Send + 'static> Reply<T> {

@@ -162,44 +162,44 @@ mod tests {
 
     #[test]
     fn every_form_is_masked_wherever_it_stands() {
-        let masker = masker();
+        let found = masker();
         for before in ["", "a", "ab", "abc", "user:"] {
             for after in ["", "x", "xy", "xyz"] {
                 let text = format!("{before}{KEY}{after}");
                 for encoded in [BASE64.encode(text.as_bytes()), BASE64URL.encode(text.as_bytes())] {
-                    let masked = masker.mask(&encoded);
-                    assert!(masked.contains(MASK), "{text}: {encoded}");
+                    let clean = found.mask(&encoded);
+                    assert!(clean.contains(MASK), "{text}: {encoded}");
                     // At most three characters are left on either side of what stood around the secret.
-                    assert!(masked.len() <= MASK.len() + 2 * (before.len() + after.len()) + 12, "{masked}");
+                    assert!(clean.len() <= MASK.len() + 2 * (before.len() + after.len()) + 12, "{clean}");
                 }
-                assert_eq!(masker.mask(&text), format!("{before}{MASK}{after}"));
+                assert_eq!(found.mask(&text), format!("{before}{MASK}{after}"));
             }
         }
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        assert_eq!(masker.mask(query.append_pair("k", KEY).append_pair("l", "1").finish().as_str()), "k=***&l=1");
+        assert_eq!(found.mask(query.append_pair("k", KEY).append_pair("l", "1").finish().as_str()), "k=***&l=1");
         for kept in KEPT {
             let percent = utf8_percent_encode(KEY, kept).to_string();
-            assert_eq!(masker.mask(&format!("?k={percent}&l=1")), "?k=***&l=1");
-            assert_eq!(masker.mask(&format!("?k={}", lower_hex(&percent))), "?k=***");
+            assert_eq!(found.mask(&format!("?k={percent}&l=1")), "?k=***&l=1");
+            assert_eq!(found.mask(&format!("?k={}", lower_hex(&percent))), "?k=***");
         }
-        assert_eq!(masker.mask(&format!("{:?}", serde_json::json!({ "k": KEY }).to_string())).matches(KEY).count(), 0);
+        assert_eq!(found.mask(&serde_json::json!({ "k": KEY }).to_string()), r#"{"k":"***"}"#);
     }
 
     #[test]
     fn json_stays_json() {
-        let masker = masker();
+        let found = masker();
         let json =
             serde_json::json!({ "text": format!("key {KEY}!"), KEY: 1, "n": [12_345_678, 1.5, null] }).to_string();
-        let masked: Value = serde_json::from_str(&masker.mask_json(&json)).unwrap();
-        assert_eq!(masked, serde_json::json!({ "text": "key ***!", "***": 1, "n": ["***", 1.5, null] }));
+        let clean: Value = serde_json::from_str(&found.mask_json(&json)).unwrap();
+        assert_eq!(clean, serde_json::json!({ "text": "key ***!", "***": 1, "n": ["***", 1.5, null] }));
     }
 
     #[test]
     fn other_text_is_not_touched() {
-        let masker = masker();
+        let found = masker();
         for text in ["", "short", "1234567", "s3cr3t+/key?with", "{\"a\":1}"] {
-            assert!(matches!(masker.mask(text), Cow::Borrowed(same) if same == text), "{text}");
-            assert!(matches!(masker.mask_json(text), Cow::Borrowed(same) if same == text), "{text}");
+            assert!(matches!(found.mask(text), Cow::Borrowed(same) if same == text), "{text}");
+            assert!(matches!(found.mask_json(text), Cow::Borrowed(same) if same == text), "{text}");
         }
         let none = Masker::new([]).unwrap();
         assert_eq!(none.mask("12345678"), "12345678");
@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn of_overlapping_secrets_the_longest_goes() {
-        let masker = Masker::new(["password", "password-and-more"]).unwrap();
-        assert_eq!(masker.mask("password-and-more password"), "*** ***");
+        let found = Masker::new(["password", "password-and-more"]).unwrap();
+        assert_eq!(found.mask("password-and-more password"), "*** ***");
     }
 
     #[test]

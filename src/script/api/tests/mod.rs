@@ -100,7 +100,7 @@ impl Host {
                 let _ = done.send(report);
             }),
         });
-        let report = report.recv_timeout(Duration::from_secs(60)).expect("the run has ended");
+        let report = report.recv_timeout(Duration::from_mins(1)).expect("the run has ended");
         Ran { end: report.end, ports }
     }
 
