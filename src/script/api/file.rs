@@ -20,7 +20,9 @@ fn save(name: &Dynamic, content: &Dynamic) -> ScriptResult<Map> {
     let name = args::name("file::save", "name", name)?;
     let content = args::bytes("file::save", "content", content)?;
     let saved = account::uncharged(|| run.services.elsewhere(run.ports.save_file(name.clone(), content)));
-    Ok(described(answer(saved)?))
+    let info = answer(saved)?;
+    enter(&info);
+    Ok(described(info))
 }
 
 fn read(name: &Dynamic) -> ScriptResult<Dynamic> {
@@ -47,10 +49,13 @@ pub fn listed(run: &RunContext) -> ScriptResult<Vec<FileInfo>> {
     let listed = account::uncharged(|| run.services.elsewhere(run.ports.list_files()));
     let files = answer(listed)?;
     account::adopt(files.capacity() * size_of::<FileInfo>());
-    for FileInfo { name, content_type, sha256, .. } in &files {
-        account::adopt(name.capacity() + content_type.capacity() + sha256.capacity());
-    }
+    files.iter().for_each(enter);
     Ok(files)
+}
+
+/// Charges the run with the texts of a description from another thread.
+fn enter(info: &FileInfo) {
+    account::adopt(info.name.capacity() + info.content_type.capacity() + info.sha256.capacity());
 }
 
 fn described(info: FileInfo) -> Map {

@@ -1,16 +1,14 @@
 //! `http::get`, `post`, `put`, `delete`, `request`, and `.json()` of an answer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 
 use super::{answer, args, call_id, file, from_json, handed_over, put, room, to_json};
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
-use crate::script::services::http::{HttpAnswer, HttpCall, add_header};
+use crate::script::services::http::{HttpAnswer, HttpCall};
 use crate::script::services::net_guard::HostPattern;
 
 /// Bytes of a body, in each direction.
@@ -40,7 +38,7 @@ struct Asked {
     function: &'static str,
     method: Method,
     url: Url,
-    headers: HeaderMap,
+    headers: Vec<(String, String)>,
     body: Vec<u8>,
     timeout: Duration,
 }
@@ -90,13 +88,11 @@ impl Asked {
             let shown: String = shown.chars().take(80).collect();
             args::wrong(format!("{function}: `url`: `{shown}` is not a URL such as https://example.com/path: {error}"))
         })?;
-        Ok(Self { function, method, url, headers: HeaderMap::new(), body: Vec::new(), timeout: TIMEOUT })
+        Ok(Self { function, method, url, headers: Vec::new(), body: Vec::new(), timeout: TIMEOUT })
     }
 
     fn headers(mut self, headers: &Dynamic) -> ScriptResult<Self> {
-        for (name, value) in pairs(self.function, "headers", headers)? {
-            add_header(&mut self.headers, &name, &value).map_err(context::throw)?;
-        }
+        self.headers = pairs(self.function, "headers", headers)?;
         Ok(self)
     }
 
@@ -129,30 +125,35 @@ impl Asked {
             return Err(args::wrong(format!("{function}: the body has {size} bytes, at most {MAX_BODY} are sent")));
         }
         self.body = body;
-        self.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
+        self.default_header("content-type", content_type);
         Ok(self)
+    }
+
+    /// Adds a header that the script has not set.
+    fn default_header(&mut self, name: &str, value: &str) {
+        if !self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            self.headers.push((name.to_owned(), value.to_owned()));
+        }
     }
 
     fn send(self) -> ScriptResult<Map> {
         let run = context::current()?;
-        let call = self.call(&run)?;
+        let call = self.call(&run);
         let call = handed_over(&call);
         let reply = account::uncharged(|| run.services.http.send(call));
         Ok(script_answer(answer(reply)?))
     }
 
-    fn call(mut self, run: &RunContext) -> ScriptResult<HttpCall> {
-        let put_default = |headers: &mut HeaderMap, name: &str, value: &str| {
-            if headers.contains_key(name) { Ok(()) } else { add_header(headers, name, value).map_err(context::throw) }
-        };
-        put_default(&mut self.headers, "x-request-id", run.job.request_id.as_str())?;
+    fn call(mut self, run: &RunContext) -> HttpCall {
+        self.default_header("x-request-id", run.job.request_id.as_str());
         if matches!(self.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
             let parts = [self.method.as_str().as_bytes(), self.url.as_str().as_bytes(), &self.body];
-            put_default(&mut self.headers, "idempotency-key", &call_id(run, "http", &parts))?;
+            let id = call_id(run, "http", &parts);
+            self.default_header("idempotency-key", &id);
         }
         // Each entry was checked when the script was loaded.
-        let allow: Arc<[HostPattern]> = run.spec().allow.hosts.iter().filter_map(|host| host.parse().ok()).collect();
-        Ok(HttpCall {
+        let allow: Vec<HostPattern> = run.spec().allow.hosts.iter().filter_map(|host| host.parse().ok()).collect();
+        HttpCall {
             method: self.method,
             url: self.url,
             headers: self.headers,
@@ -160,7 +161,7 @@ impl Asked {
             timeout: self.timeout,
             allow,
             max_answer: MAX_BODY.min(room(run)),
-        })
+        }
     }
 }
 

@@ -21,9 +21,7 @@ use serde_json::value::RawValue;
 
 use super::metronome::Beats;
 use crate::job::limits::Limits;
-use crate::job::{
-    ErrorKind, JobId, JobName, JobSpec, Json, LogLevel, Priority, QueueName, RequestId, RunToken, Timestamp,
-};
+use crate::job::{JobId, JobName, JobSpec, Json, LogLevel, Priority, QueueName, RequestId, RunToken, Timestamp};
 use crate::script::account::{self, Account, OverMemory};
 use crate::script::engine::Compiled;
 use crate::script::library::Script;
@@ -337,15 +335,11 @@ pub fn compute<T: Send + 'static>(
     input_bytes: usize,
     work: impl FnOnce() -> HostResult<T> + Send + 'static,
 ) -> ScriptResult<T> {
+    let run = current()?;
     if input_bytes <= COMPUTE_INLINE {
-        current()?;
         return work().map_err(throw);
     }
-    wait(async move {
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|fault| {
-            Err(HostError::new(ErrorKind::Panic, format!("a host function failed: {fault}"), false))
-        })
-    })
+    wait(account::uncharged(|| run.services.compute(work)))
 }
 
 /// A host error as the script sees it: a map it can catch, `#{ kind, message, retryable, status? }`.

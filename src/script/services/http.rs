@@ -37,12 +37,13 @@ const NOT_FOR_SCRIPTS: [&str; 9] =
 pub struct HttpCall {
     pub method: Method,
     pub url: Url,
-    pub headers: HeaderMap,
+    /// A name that is there twice is sent twice.
+    pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     /// For the whole of it.
     pub timeout: Duration,
     /// The hosts that the script may reach.
-    pub allow: Arc<[HostPattern]>,
+    pub allow: Vec<HostPattern>,
     /// Bytes of the answer's body, after decompression.
     pub max_answer: usize,
 }
@@ -56,9 +57,17 @@ pub struct HttpAnswer {
     pub body: Vec<u8>,
 }
 
+fn parsed(headers: &[(String, String)]) -> HostResult<HeaderMap> {
+    let mut parsed = HeaderMap::new();
+    for (name, value) in headers {
+        add_header(&mut parsed, name, value)?;
+    }
+    Ok(parsed)
+}
+
 /// # Errors
 /// When `name` or `value` is not valid in a header, or the header is the connection's own.
-pub fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> HostResult<()> {
+fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> HostResult<()> {
     let shown: String = name.chars().take(80).collect();
     let parsed = HeaderName::try_from(name)
         .map_err(|_| wrong(format!("the header name {shown:?} has characters that are not allowed")))?;
@@ -68,7 +77,7 @@ pub fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> HostResul
     let value = HeaderValue::try_from(value).map_err(|_| {
         wrong(format!("the value of the header `{parsed}` has a line break or another control character"))
     })?;
-    headers.insert(parsed, value);
+    headers.append(parsed, value);
     Ok(())
 }
 
@@ -138,7 +147,8 @@ async fn within_time(client: Client, guard: AddressGuard, call: HttpCall) -> Hos
 }
 
 async fn follow(client: &Client, guard: &AddressGuard, call: HttpCall) -> HostResult<HttpAnswer> {
-    let HttpCall { mut method, mut url, mut headers, body, allow, max_answer, .. } = call;
+    let HttpCall { mut method, mut url, headers, body, allow, max_answer, .. } = call;
+    let mut headers = parsed(&headers)?;
     let mut body = bytes::Bytes::from(body);
     for _ in 0..=MAX_REDIRECTS {
         check(&url, guard, &allow)?;
@@ -330,7 +340,7 @@ mod tests {
         HttpCall {
             method: Method::GET,
             url: url.parse().unwrap(),
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
             body: Vec::new(),
             timeout: Duration::from_secs(20),
             allow: allow.iter().map(|host| host.parse().unwrap()).collect(),
@@ -348,8 +358,7 @@ mod tests {
     async fn a_request_arrives_as_it_was_made_and_its_answer_comes_back() {
         let port = server().await;
         let http = http(LOOPBACK);
-        let mut headers = HeaderMap::new();
-        add_header(&mut headers, "X-Key", "k").unwrap();
+        let headers = vec![("X-Key".to_owned(), "k".to_owned())];
         let put = HttpCall {
             method: Method::PUT,
             headers,
@@ -452,12 +461,8 @@ mod tests {
     async fn credentials_do_not_follow_to_another_origin() {
         let port = server().await;
         let http = http(LOOPBACK);
-        let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("authorization", "Bearer k3y"), ("x-api-key", "k3y"), ("cookie", "c=k3y"), ("accept", "*/*")]
-        {
-            add_header(&mut headers, name, value).unwrap();
-        }
+        let headers = [("authorization", "Bearer k3y"), ("x-api-key", "k3y"), ("cookie", "c=k3y"), ("accept", "*/*")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let via = |location: String, status: u16| HttpCall {
             method: Method::POST,
             headers: headers.clone(),

@@ -95,6 +95,11 @@ impl Services {
         })
     }
 
+    /// Begins `work` on a blocking thread. It is not broken off; nobody may listen any more when it ends.
+    pub fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> HostResult<T> + Send + 'static) -> Reply<T> {
+        Reply::of(&self.runtime, async move { joined(tokio::task::spawn_blocking(work).await) })
+    }
+
     /// Begins `work` on the services' runtime; dropping the reply drops it.
     pub fn elsewhere<T: Send + 'static>(&self, work: BoxFuture<'static, HostResult<T>>) -> Reply<T> {
         Reply::of(&self.runtime, work)

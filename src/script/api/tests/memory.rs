@@ -1,9 +1,9 @@
 //! What comes and goes through host calls is the run's memory while the script has it, and no longer.
 
-use super::Host;
+use super::{ALLOW_ALL, Host, JobId, queue};
 use crate::script::fiber::ScriptEnd;
 
-/// Calls, each made many times by one run with little memory. What they leave charged, or credit too much, adds up.
+/// Calls that bring something or give something away. What they leave charged, or credit too much, adds up.
 const CALLS: &[&str] = &[
     r#"sql::query("sales", "SELECT id, item, price, ? AS long FROM sale", [long])"#,
     r#"sql::execute("sales", "UPDATE sale SET item = ? WHERE id = 1", [long])"#,
@@ -19,16 +19,61 @@ const CALLS: &[&str] = &[
     r#"try { sql::query("sales", "SELEC") } catch {}"#,
 ];
 
+/// How many strings of 500 characters a run can hold after it has made `call` so many times.
+fn room_after(host: &Host, call: &str, times: usize) -> usize {
+    let text = format!(
+        r#"const JOB = #{{ timeout: "60s", memory: "1MiB", allow: {ALLOW_ALL} }};
+        fn run(job) {{
+            let long = ""; long.pad(3000, 'x');
+            file::save("a.txt", long);
+            // The first call may leave something behind for good.
+            {call};
+            for i in 0..{times} {{ {call}; }}
+            let held = [];
+            loop {{ let s = ""; s.pad(500, 'y'); held.push(s); progress(0, `${{held.len()}}`); }}
+        }}"#
+    );
+    let ran = host.run_script(JobId::new(&queue()), &text);
+    assert_eq!(ran.failure().0, "memory", "{call}: {:?}", ran.end);
+    let last = ran.ports.seen().progress.last().map(|(_, held)| held.clone());
+    last.unwrap().parse().unwrap()
+}
+
 #[test]
-fn calls_leave_the_account_as_it_was() {
+fn a_call_leaves_the_account_as_it_was() {
     let host = Host::new();
     for call in CALLS {
-        // 200 times 100 KB against 64 MiB would not do; the account's peak tells.
-        let body = format!(
-            r#"let long = ""; long.pad(100000, 'x'); file::save("a.txt", long);
-               {call}; for i in 0..300 {{ {call}; }} 1"#
+        let (before, after) = (room_after(&host, call, 0), room_after(&host, call, 500));
+        // 100 bytes a call would be 90 strings.
+        assert!(before.abs_diff(after) < 40, "{call}: {before} strings, then {after}");
+    }
+}
+
+#[test]
+fn what_a_call_brings_is_the_runs_memory() {
+    let host = Host::new();
+    let bring = |call: &str| {
+        let text = format!(
+            "const JOB = #{{ timeout: \"60s\", memory: \"4MiB\", allow: {ALLOW_ALL} }};
+             fn run(job) {{ let t = \"\"; t.pad(1000000, 'x'); file::save(\"a.txt\", t);
+             let held = []; loop {{ held.push({call}); progress(0, `${{held.len()}}`); }} }}"
         );
-        let ran = host.run(&body);
-        assert!(matches!(ran.end, ScriptEnd::Returned(_)), "{call}: {:?}", ran.end);
+        let ran = host.run_script(JobId::new(&queue()), &text);
+        assert!(matches!(ran.end, ScriptEnd::Failed(_)), "{call}: {:?}", ran.end);
+        let last = ran.ports.seen().progress.last().map_or(0, |(_, held)| held.parse::<usize>().unwrap());
+        assert!(last <= 3, "{call}: {last} megabytes fit into 4 MiB beside the first");
+    };
+    bring("file::read(\"a.txt\")");
+    bring(r#"sql::query("sales", "SELECT zeroblob(1000000) AS b")"#);
+    bring(r#"template::render("hello.html", #{ name: t, items: [] })"#);
+    bring("json::parse(json::format([t]))");
+    bring("csv::parse(\"a\\n\" + t)");
+}
+
+#[test]
+fn probe() {
+    let host = Host::new();
+    for call in CALLS {
+        println!("{:?} {call}", [0, 1, 100, 300, 600, 3000].map(|n| room_after(&host, call, n)));
     }
 }

@@ -3,6 +3,7 @@
 mod arguments;
 mod data;
 mod memory;
+mod neighbours;
 mod web;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,12 @@ const SECRET: &str = "hunter2-and-more";
 struct Host {
     pool: Option<Pool>,
     folder: tempfile::TempDir,
+}
+
+/// A run under way.
+struct Running {
+    report: mpsc::Receiver<RunReport>,
+    ports: Arc<MemoryPorts>,
 }
 
 /// What came of a run.
@@ -73,7 +80,15 @@ impl Host {
 
     fn run_as(&self, id: JobId, allow: &str, body: &str) -> Ran {
         let text = format!("const JOB = #{{ timeout: \"20s\", allow: {allow} }};\nfn run(job) {{\n{body}\n}}");
-        let script = self.script(&text);
+        self.run_script(id, &text)
+    }
+
+    fn run_script(&self, id: JobId, text: &str) -> Ran {
+        self.start(id, text).wait()
+    }
+
+    fn start(&self, id: JobId, text: &str) -> Running {
+        let script = self.script(text);
         let job = JobInfo {
             id,
             name: script.job_type.name.clone(),
@@ -100,8 +115,7 @@ impl Host {
                 let _ = done.send(report);
             }),
         });
-        let report = report.recv_timeout(Duration::from_mins(1)).expect("the run has ended");
-        Ran { end: report.end, ports }
+        Running { report, ports }
     }
 
     fn script(&self, text: &str) -> Arc<Script> {
@@ -128,6 +142,13 @@ const ALLOW_ALL: &str = r#"#{ hosts: ["127.0.0.1", "localhost"], secrets: ["api_
 
 fn queue() -> QueueName {
     QueueName::new("default").unwrap()
+}
+
+impl Running {
+    fn wait(self) -> Ran {
+        let report = self.report.recv_timeout(Duration::from_mins(1)).expect("the run has ended");
+        Ran { end: report.end, ports: self.ports }
+    }
 }
 
 impl Ran {
