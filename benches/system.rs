@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ryemill::broker::sqlite::{SqliteBroker, SyncMode};
-use ryemill::broker::{Broker, FileStore, NewJob, SharedBroker};
+use ryemill::broker::{FileStore, NewJob, SharedBroker};
 use ryemill::job::{JobId, JobName, Limits, Priority, QueueName, RequestId};
 use ryemill::script::library::Library;
 use ryemill::script::services::{Services, ServicesOptions};
