@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::warn;
 
 use super::finish::{Ended, RunInfo};
 use super::lease::Member;
@@ -181,9 +182,15 @@ impl Starter {
             let outcome = end.as_ref().map_or("lost", |end| end.outcome().as_str());
             self.shared.metrics.run_finished(info.name.as_str(), outcome, time);
         }
-        match end {
-            Some(end) => output.end(Ended { run_time, ..ended(output, end, Some(&spec.keep)) }),
-            None => self.shared.metrics.lease_lost(),
+        if let Some(end) = end {
+            output.end(Ended { run_time, ..ended(output, end, Some(&spec.keep)) });
+        } else {
+            self.shared.metrics.lease_lost();
+            warn!(
+                request_id = %info.request_id, job_id = %info.run.job, job_name = %info.name, queue = %info.run.queue,
+                attempt = info.attempt, worker_id = %info.worker,
+                "the run was stopped: its lease is lost, it starts again elsewhere",
+            );
         }
         // After its end is on the way: when no run is left, every end is.
         self.shared.runs.remove(info.run.token);

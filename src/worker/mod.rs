@@ -170,7 +170,8 @@ impl Running {
             limits: shared.options.limits.clone(),
             services: Arc::clone(&shared.services),
         })?);
-        let watchdog = Watchdog { shared: Arc::clone(&shared), pool: Arc::clone(&pool) };
+        let mut taking = Stage::new("claim or upkeep loop");
+        let watchdog = Watchdog { shared: Arc::clone(&shared), pool: Arc::clone(&pool), claims: taking.stopper() };
         let pulse = Pulse::start(renewal, watchdog)?;
 
         let mut finishing = Stage::new("finish loop");
@@ -186,7 +187,6 @@ impl Running {
         let types = Types::new(Arc::clone(&shared));
         presence.spawn(|stop| Arc::clone(&types).run(stop));
 
-        let mut taking = Stage::new("claim or upkeep loop");
         let starter =
             Arc::new(Starter { shared: Arc::clone(&shared), types, pool: Arc::clone(&pool), shipping: outputs });
         let claim = ClaimLoop {

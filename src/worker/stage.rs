@@ -28,14 +28,23 @@ impl Stage {
         self.loops.spawn(start(self.stop.clone()));
     }
 
-    /// Waits until a loop ends by itself. Answers which stage it is of.
+    /// Stops the loops, from elsewhere.
+    #[must_use]
+    pub fn stopper(&self) -> Shutdown {
+        self.stop.clone()
+    }
+
+    /// Waits until a loop ends that was not stopped. Answers which stage it is of.
     pub async fn broken(&mut self) -> &'static str {
-        match self.loops.join_next().await {
-            Some(Err(fault)) => error!("the {} has failed: {fault}", self.name),
-            Some(Ok(())) => {}
-            None => std::future::pending().await,
+        loop {
+            match self.loops.join_next().await {
+                Some(Err(fault)) => error!("the {} has failed: {fault}", self.name),
+                Some(Ok(())) if self.stop.is_requested() => continue,
+                Some(Ok(())) => {}
+                None => std::future::pending().await,
+            }
+            return self.name;
         }
-        self.name
     }
 
     /// Stops the loops and waits for them, but not for ever.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tracing::{error, warn};
 
 use super::Shared;
-use crate::broker::{Result, Sweep};
+use crate::broker::{Result, Run, Sweep};
 use crate::job::spec::Keep;
 use crate::script::context::StopReason;
 use crate::shutdown::Shutdown;
@@ -68,12 +68,11 @@ impl Upkeep {
             let sweep = Sweep { overdue: options.lease, blamed: Vec::new(), keep: Keep::default().failed };
             let swept = broker.sweep(&sweep).await?;
             for run in &swept.lost {
-                warn!(job_id = %run.job, queue = %run.queue, "a run was lost with its worker and is given back");
                 // One of ours when it was over its time: somebody else may start it now.
                 runs.stop(run.token, StopReason::LeaseLost);
             }
-            for job in &swept.failed {
-                error!(job_id = %job, "a job failed: its worker died with it too often");
+            for run in &swept.lost {
+                self.report(run, swept.failed.contains(&run.job)).await;
             }
             if swept.quarantined > 0 {
                 error!(records = swept.quarantined, "damaged records of running jobs were moved aside");
@@ -85,6 +84,18 @@ impl Upkeep {
         }
         metrics.rescued(u64::try_from(lost).unwrap_or(u64::MAX));
         Ok(lost)
+    }
+
+    /// In the log, under the request that the job came with.
+    async fn report(&self, run: &Run, failed: bool) {
+        let job = self.0.broker.get(run.job).await.ok().flatten();
+        let request_id = job.as_ref().map(|job| job.request_id.as_str());
+        let job_name = job.as_ref().map(|job| job.name.as_str());
+        if failed {
+            error!(request_id, job_id = %run.job, job_name, queue = %run.queue, "a job failed: its worker died too often");
+        } else {
+            warn!(request_id, job_id = %run.job, job_name, queue = %run.queue, "a run was lost and is given back");
+        }
     }
 
     async fn prune(&self, started: Instant) -> Result<usize> {

@@ -22,6 +22,8 @@ const HAND_BACK: Duration = Duration::from_secs(2);
 pub struct Watchdog {
     pub shared: Arc<Shared>,
     pub pool: Arc<Pool>,
+    /// Stops the claims.
+    pub claims: Shutdown,
 }
 
 impl Watchdog {
@@ -46,6 +48,7 @@ impl Watchdog {
             let job = job.map_or_else(|| "no job".to_owned(), |job| job.to_string());
             error!(job_id = %job, "an executor thread has stopped going on: the worker hands back its other runs and exits");
         }
+        self.claims.request();
         // Those on healthy threads end by themselves and are told of as usual.
         let Shared { broker, runs, .. } = &*self.shared;
         runs.stop_all(StopReason::Shutdown);
