@@ -11,8 +11,9 @@ use tracing::{debug, warn};
 use super::Shared;
 use crate::broker::{BrokerError, LoadedType, Publication, RefusedType, Result, Topic, TypeInfo};
 use crate::job::{JobName, PayloadSchema, QueueName, Version, WorkerId};
-use crate::script::library::Snapshot;
+use crate::script::library::{Script, Snapshot};
 use crate::shutdown::Shutdown;
+use crate::telemetry::metrics::Metrics;
 
 /// How old the picture may get when nothing is heard.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -48,8 +49,9 @@ pub struct Types {
 struct Told {
     /// Under which id, and of which state of the library.
     epoch: Option<(u64, u64)>,
-    versions: BTreeMap<JobName, Version>,
-    refused: BTreeSet<(JobName, Version)>,
+    scripts: Arc<Snapshot>,
+    /// The scripts that the metrics know of.
+    counted: Arc<Snapshot>,
 }
 
 impl Types {
@@ -179,19 +181,6 @@ impl Types {
         if published.is_ok() { REFRESH } else { AGAIN }
     }
 
-    /// In the metrics, what is new.
-    fn count(&self, before: &Told, now: &Told) {
-        let metrics = &self.shared.metrics;
-        for (name, version) in &now.versions {
-            if before.versions.get(name) != Some(version) {
-                metrics.script_loaded(name.as_str());
-            }
-        }
-        for (name, _) in now.refused.difference(&before.refused) {
-            metrics.script_refused(name.as_str());
-        }
-    }
-
     async fn publish(&self, told: &mut Told) -> Result<()> {
         let Shared { broker, library, lease, .. } = &*self.shared;
         let member = lease.member();
@@ -201,30 +190,46 @@ impl Types {
             return Ok(());
         }
         let snapshot = library.snapshot();
+        let counted = std::mem::replace(&mut told.counted, Arc::clone(&snapshot));
+        count(&self.shared.metrics, &counted, &snapshot);
         // Under a new id nothing was replaced: the broker has not heard of this worker.
         let known = told.epoch.is_some_and(|(epoch, _)| epoch == member.epoch);
-        let before = if known { &told.versions } else { &BTreeMap::new() };
-        broker.publish(&publication(member.id, &snapshot, before)).await?;
-        let versions =
-            snapshot.scripts.iter().map(|(name, script)| (name.clone(), script.job_type.version.clone())).collect();
-        let refused = snapshot.refused.iter().map(|refused| (refused.name.clone(), refused.version.clone())).collect();
-        let new = Told { epoch: Some((member.epoch, swap)), versions, refused };
-        self.count(told, &new);
-        *told = new;
+        let before = if known { Arc::clone(&told.scripts) } else { Arc::default() };
+        broker.publish(&publication(member.id, &snapshot, &before)).await?;
+        told.epoch = Some((member.epoch, swap));
+        told.scripts = snapshot;
         Ok(())
     }
 }
 
-fn publication(worker: WorkerId, snapshot: &Snapshot, before: &BTreeMap<JobName, Version>) -> Publication {
-    let types = snapshot.scripts.iter().map(|(name, script)| LoadedType {
+/// In the metrics, what is new.
+fn count(metrics: &Metrics, before: &Snapshot, now: &Snapshot) {
+    for (name, _) in now.scripts.iter().filter(|(name, script)| version_of(before, name) != Some(version(script))) {
+        metrics.script_loaded(name.as_str());
+    }
+    for refused in now.refused.iter().filter(|refused| !before.refused.contains(refused)) {
+        metrics.script_refused(refused.name.as_str());
+    }
+}
+
+fn publication(worker: WorkerId, now: &Snapshot, before: &Snapshot) -> Publication {
+    let types = now.scripts.iter().map(|(name, script)| LoadedType {
         job_type: script.job_type.clone(),
-        replaced: before.get(name).filter(|version| **version != script.job_type.version).cloned(),
+        replaced: version_of(before, name).filter(|replaced| *replaced != version(script)).cloned(),
     });
-    let refused = snapshot.refused.iter().map(|refused| RefusedType {
+    let refused = now.refused.iter().map(|refused| RefusedType {
         name: refused.name.clone(),
         version: refused.version.clone(),
         reason: refused.reason.clone(),
         at: refused.at,
     });
     Publication { worker, types: types.collect(), refused: refused.collect() }
+}
+
+fn version(script: &Script) -> &Version {
+    &script.job_type.version
+}
+
+fn version_of<'a>(snapshot: &'a Snapshot, name: &JobName) -> Option<&'a Version> {
+    snapshot.scripts.get(name).map(|script| version(script))
 }

@@ -75,6 +75,24 @@ async fn a_stop_hands_back_what_does_not_end_and_burns_no_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_lets_short_runs_end_and_starts_no_other() {
+    let script = "const JOB = #{};\nfn run(job) { print(\"asleep\"); sleep(job.payload); \"done\" }";
+    let mut site = Site::new(&[("nap", script)]);
+    site.options.concurrency = 2;
+    site.options.shutdown_grace = Duration::from_secs(20);
+    let hand = site.work();
+    let ids = site.submit_all((0..4).map(|_| new_job("nap", &json!("500ms"))).collect()).await;
+    site.said(ids[0], "asleep").await;
+    site.said(ids[1], "asleep").await;
+    hand.stop().await.unwrap();
+    for (n, id) in ids.into_iter().enumerate() {
+        let job = site.get(id).await;
+        let (state, runs) = if n < 2 { (State::Succeeded, 1) } else { (State::Queued, 0) };
+        assert_eq!((job.state, job.attempts.len()), (state, runs), "{job:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn busy_scripts_hold_no_other_job_hostage() {
     let mut site = Site::new(&[BUSY, QUICK]);
     site.options.threads = 1;

@@ -3,6 +3,7 @@
 mod ends;
 mod lease;
 mod life;
+mod talk;
 mod trouble;
 mod types;
 

@@ -16,7 +16,10 @@ const LOOSE: &str = r#"const JOB = #{}; fn run(job) { "loose" }"#;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_whose_type_nobody_has_waits_untouched() {
     let site = Site::new(&[("kept", LOOSE), ("gone", LOOSE)]);
-    site.work().stop().await.unwrap();
+    let hand = site.work();
+    let first = site.submit("gone", &json!({})).await;
+    assert_eq!(site.ended(first).await.state, State::Succeeded);
+    hand.stop().await.unwrap();
     let partial = site.library_of(&[("kept", LOOSE)]);
     let hand = site.work_with(Arc::clone(&site.broker), partial);
     let gone = site.submit("gone", &json!({})).await;
@@ -113,4 +116,30 @@ async fn version_of(site: &Site, id: ryemill::job::JobId) -> Option<Version> {
     let job = site.ended(id).await;
     assert_eq!(job.state, State::Succeeded, "{job:#?}");
     job.script_version
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_end_on_the_version_they_began_with() {
+    let script =
+        |word: &str| format!("const JOB = #{{}};\nfn run(job) {{ print(\"on\"); sleep(\"600ms\"); \"{word}\" }}");
+    let site = Site::new(&[("edit", &script("old"))]);
+    let watching = Shutdown::new();
+    let watch = tokio::spawn(Arc::clone(&site.library).watch(watching.clone()));
+    let hand = site.work();
+    let active = site.submit_all((0..8).map(|_| new_job("edit", &json!({}))).collect()).await;
+    for id in &active {
+        site.said(*id, "on").await;
+    }
+    let mut swaps = site.library.changes();
+    write_script(&site.jobs(), "edit", &script("new"));
+    swaps.changed().await.unwrap();
+    let next = site.submit("edit", &json!({})).await;
+    let word = async |id| site.ended(id).await.result.unwrap().get().to_owned();
+    for id in active {
+        assert_eq!(word(id).await, "\"old\"");
+    }
+    assert_eq!(word(next).await, "\"new\"");
+    hand.stop().await.unwrap();
+    watching.request();
+    watch.await.unwrap();
 }
