@@ -29,6 +29,7 @@ const TRICKLE: (u32, u32) = (200, 5);
 
 fn main() {
     let jobs = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         drain(jobs).await;
@@ -175,7 +176,7 @@ async fn latency_in_one_process() {
 async fn latency_between_processes() {
     let place = Place::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-    let mut worker = spawn_worker(&place, port, 1000);
+    let worker = spawn_worker(&place, port, 1000);
     let metrics = format!("http://127.0.0.1:{port}/metrics");
     let client = reqwest::Client::new();
     while client.get(&metrics).send().await.is_err() {
@@ -185,12 +186,22 @@ async fn latency_between_processes() {
     place.until(count).await;
     let text = client.get(&metrics).send().await.expect("metrics").text().await.expect("text");
     show_latency("two processes", &text);
-    end(&mut worker);
+    drop(worker);
 }
 
-fn spawn_worker(place: &Place, port: u16, concurrency: usize) -> Child {
+/// A worker process, which ends with this value, come what may.
+struct WorkerProcess(Child);
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // it may have ended by itself
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn_worker(place: &Place, port: u16, concurrency: usize) -> WorkerProcess {
     let root: &Path = place.folder.path();
-    Command::new(env!("CARGO_BIN_EXE_ryemill"))
+    let worker = Command::new(env!("CARGO_BIN_EXE_ryemill"))
         .arg("worker")
         .current_dir(root)
         .env("BROKER_URL", "sqlite:ryemill.db")
@@ -198,12 +209,8 @@ fn spawn_worker(place: &Place, port: u16, concurrency: usize) -> Child {
         .env("WORKER_CONCURRENCY", concurrency.to_string())
         .env("LOG_LEVEL", "warn")
         .spawn()
-        .expect("a worker")
-}
-
-fn end(worker: &mut Child) {
-    worker.kill().expect("the worker is ours");
-    worker.wait().expect("the worker ends");
+        .expect("a worker");
+    WorkerProcess(worker)
 }
 
 /// The bucket that each percentile falls into, from the worker's own histogram.
@@ -240,8 +247,8 @@ async fn sleepers() {
     }
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let began = Instant::now();
-    let mut worker = spawn_worker(&place, port, SLEEPERS);
-    let status = format!("/proc/{}/status", worker.id());
+    let worker = spawn_worker(&place, port, SLEEPERS);
+    let status = format!("/proc/{}/status", worker.0.id());
     let mut all_started = None;
     loop {
         let queues = place.broker.queues().await.expect("counts");
@@ -262,5 +269,5 @@ async fn sleepers() {
         began.elapsed().as_secs_f64(),
         peak.split_whitespace().collect::<Vec<_>>().join(" ")
     );
-    end(&mut worker);
+    drop(worker);
 }
