@@ -81,7 +81,7 @@ test('PM2 keeps server and worker running, and nothing is lost', async (t) => {
   });
 
   await t.test('a stop is clean, within kill_timeout, and hands the running job back', async () => {
-    const { id } = await api.submit('long_task', { steps: 100, step_time: '100ms' });
+    const { id } = await api.submit('long_task', { steps: 40, step_time: '100ms' });
     await until('a running job', async () => (await api.job(id)).state === 'running');
     const { kill_timeout: killTimeout } = (await app('worker')).env;
     assert.equal(killTimeout, 12_000, 'SHUTDOWN_GRACE and the margin');

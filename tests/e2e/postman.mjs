@@ -20,9 +20,10 @@ export function items(list) {
 
 /** Server and worker with an API key, for the time of the test `t`. */
 export async function startForPostman(t, folder) {
-  const made = await run(binary, ['keys', 'new', '--id', 'postman', '--scopes', 'admin', '--json'], { env: process.env });
+  const made = await run(binary, ['keys', 'new', '--id', 'postman', '--scopes', 'admin'], { env: process.env });
   if (made.code !== 0) throw new Error(made.stderr);
-  const { key, entry } = JSON.parse(made.stdout);
+  const [, key] = made.stdout.match(/^ +(rm_postman_\S+)$/m);
+  const [, entry] = made.stdout.match(/^ +(postman:\S+)$/m);
   const env = await environment(folder, { API_KEYS: entry });
   const dev = start(t, ['dev'], env);
   const api = new Client(env.PORT, key);
@@ -36,7 +37,7 @@ export async function startForPostman(t, folder) {
   return api;
 }
 
-/** What newman made of each request, without those that scripts send. */
+/** What newman made of each request, by name. */
 export async function runCollection(json, api) {
   const summary = await new Promise((resolve, reject) => {
     newman.run(
@@ -50,15 +51,16 @@ export async function runCollection(json, api) {
       (error, summary) => (error ? reject(error) : resolve(summary)),
     );
   });
-  const executions = summary.run.executions.map(({ item, response }) => ({
-    name: item.name,
-    response: {
+  const responses = new Map();
+  // What a script sends before its request is listed under the same name; the request itself comes last.
+  for (const { item, response } of summary.run.executions) {
+    responses.set(item.name, {
       code: response.code,
       status: response.status,
       headers: response.headers.all().map(({ key, value }) => ({ key, value })),
       body: response.stream ? response.stream.toString() : '',
-    },
-  }));
+    });
+  }
   const failures = summary.run.failures.map(({ source, error }) => `${source?.name}: ${error.test ?? ''} ${error.message}`);
-  return { executions, failures, assertions: summary.run.stats.assertions.total };
+  return { responses, failures, assertions: summary.run.stats.assertions.total };
 }

@@ -13,11 +13,10 @@ const t = { after: (step) => (end = step) };
 try {
   const api = await startForPostman(t, scratch(t));
   const json = collection();
-  const { executions, failures } = await runCollection(json, api);
+  const { responses, failures } = await runCollection(json, api);
   if (failures.length > 0) throw new Error(`the collection does not pass, nothing is recorded:\n${failures.join('\n')}`);
-  const byName = new Map(executions.map((execution) => [execution.name, execution.response]));
   for (const item of items(json.item)) {
-    const { code, status, headers, body } = byName.get(item.name);
+    const { code, status, headers, body } = responses.get(item.name);
     const language = headers.find(({ key }) => key.toLowerCase() === 'content-type')?.value.includes('json') ? 'json' : 'text';
     item.response = [{
       name: `${code} ${status}`,
@@ -31,7 +30,7 @@ try {
     }];
   }
   fs.writeFileSync(COLLECTION, `${JSON.stringify(json, null, 2)}\n`);
-  console.log(`${executions.length} responses recorded`);
+  console.log(`${responses.size} responses recorded`);
 } finally {
   await end();
 }
