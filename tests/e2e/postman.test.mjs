@@ -1,8 +1,10 @@
 // The Postman collection against a real server: every test in it passes, and every saved response still is what the
 // server answers.
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
 import test from 'node:test';
-import { scratch } from './lib.mjs';
+import { root, scratch } from './lib.mjs';
 import { collection, items, runCollection, startForPostman } from './postman.mjs';
 
 test('newman runs the collection', async (t) => {
@@ -12,6 +14,19 @@ test('newman runs the collection', async (t) => {
   await t.test('every test of the collection passes', () => {
     assert.deepEqual(failures, []);
     assert.ok(assertions > items(collection().item).length, `${assertions} assertions ran`);
+  });
+
+  await t.test('every route has a request', () => {
+    // A Rust test holds the page against the router.
+    const page = fs.readFileSync(path.join(root, 'docs/http.md'), 'utf8');
+    const table = page.split('\n').filter((line) => /^\| `[A-Z]+ \//.test(line));
+    const routes = table.flatMap((line) => [...line.matchAll(/`([A-Z]+ \/[^`]*)`/g)].map(([, route]) => route));
+    assert.ok(routes.length > 15);
+    const requests = items(collection().item).map(({ request }) => `${request.method} /${request.url.path.join('/')}`);
+    for (const route of routes) {
+      const pattern = new RegExp(`^${route.replaceAll(/\{\w+\}/g, '[^/]+')}$`);
+      assert.ok(requests.some((request) => pattern.test(request)), `${route} has none`);
+    }
   });
 
   for (const [name, response] of responses) {
