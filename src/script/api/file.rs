@@ -7,6 +7,9 @@ use crate::job::FileInfo;
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
 
+/// Bytes.
+const MAX_NAME: usize = 128;
+
 pub fn module() -> Module {
     let mut module = Module::new();
     put!(&mut module, "save", |name: Dynamic, content: Dynamic| save(&name, &content));
@@ -17,7 +20,7 @@ pub fn module() -> Module {
 
 fn save(name: &Dynamic, content: &Dynamic) -> ScriptResult<Map> {
     let run = context::current()?;
-    let name = args::name("file::save", "name", name)?;
+    let name = file_name("file::save", name)?;
     let content = args::bytes("file::save", "content", content)?;
     let saved = account::uncharged(|| run.services.elsewhere(run.ports.save_file(name.clone(), content)));
     let info = answer(saved)?;
@@ -27,7 +30,7 @@ fn save(name: &Dynamic, content: &Dynamic) -> ScriptResult<Map> {
 
 fn read(name: &Dynamic) -> ScriptResult<Dynamic> {
     let run = context::current()?;
-    let name = args::name("file::read", "name", name)?;
+    let name = file_name("file::read", name)?;
     content(&run, &name).map(text_or_blob)
 }
 
@@ -37,6 +40,19 @@ pub fn content(run: &RunContext, name: &str) -> ScriptResult<Vec<u8>> {
     let bytes = answer(found)?;
     account::adopt(bytes.capacity());
     Ok(bytes)
+}
+
+/// A name that leads nowhere else, wherever the files are kept.
+fn file_name(function: &str, name: &Dynamic) -> ScriptResult<String> {
+    let name = args::text(function, "name", name)?;
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b' ');
+    let starts_well = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    if starts_well && name.len() <= MAX_NAME && name.bytes().all(plain) {
+        return Ok(name.to_string());
+    }
+    Err(args::wrong(format!(
+        "{function}: `name` must be 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ - and space, and begin with a letter or digit"
+    )))
 }
 
 fn list() -> ScriptResult<Array> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use data_encoding::BASE64;
+use percent_encoding::percent_decode_str;
 use reqwest::{Method, Url};
 use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 
@@ -88,11 +90,29 @@ impl Asked {
             let shown: String = shown.chars().take(80).collect();
             args::wrong(format!("{function}: `url`: `{shown}` is not a URL such as https://example.com/path: {error}"))
         })?;
-        Ok(Self { function, method, url, headers: Vec::new(), body: Vec::new(), timeout: TIMEOUT })
+        let mut asked = Self { function, method, url, headers: Vec::new(), body: Vec::new(), timeout: TIMEOUT };
+        asked.take_credentials();
+        Ok(asked)
+    }
+
+    /// `https://user:password@host/` is a way to write a header; in the URL they would be in errors and keys.
+    fn take_credentials(&mut self) {
+        let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let (user, password) = (decoded(self.url.username()), self.url.password().map(decoded));
+        if user.is_empty() && password.is_none() {
+            return;
+        }
+        let pair = format!("{user}:{}", password.unwrap_or_default());
+        self.default_header("authorization", &format!("Basic {}", BASE64.encode(pair.as_bytes())));
+        // Both only fail for URLs that cannot have them.
+        let _ = self.url.set_username("").and_then(|()| self.url.set_password(None));
     }
 
     fn headers(mut self, headers: &Dynamic) -> ScriptResult<Self> {
-        self.headers = pairs(self.function, "headers", headers)?;
+        let headers = pairs(self.function, "headers", headers)?;
+        // What the script sets goes before what the URL says.
+        self.headers.retain(|(known, _)| !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(known)));
+        self.headers.extend(headers);
         Ok(self)
     }
 

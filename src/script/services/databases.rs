@@ -262,7 +262,7 @@ fn select(connection: &Connection, sql: &str, params: &[SqlValue], max_bytes: us
     Ok(Rows { columns, rows })
 }
 
-/// What a row takes as a script's map: measured with rhai's `BTreeMap` of 11 entries a node, and rounded up.
+/// What a row and a value take as a script's map, rounded up: a node of its B-tree is 456 bytes and holds 11 entries.
 const ROW_BYTES: usize = 512;
 const CELL_BYTES: usize = 96;
 

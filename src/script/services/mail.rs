@@ -251,17 +251,14 @@ fn refused(error: &smtp::Error) -> HostError {
     HostError { status: error.status().map(u16::from), ..email_error(with_sources(error), retryable) }
 }
 
+/// What failed and the innermost cause; the layers between repeat one or the other.
 fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let inner = error.to_string();
-        if !text.contains(&inner) {
-            text = format!("{text}: {inner}");
-        }
-        source = error.source();
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
     }
-    text
+    let (what, cause) = (error.to_string(), innermost.to_string());
+    if what.contains(&cause) { what } else { format!("{what}: {cause}") }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::config::{DatabaseUrl, Mailer, Secret};
 use crate::job::{JobId, JobName, Limits, Priority, QueueName, RequestId, RunToken, Timestamp};
-use crate::script::context::{JobInfo, StopSignal};
+use crate::script::context::{JobInfo, StopReason, StopSignal};
 use crate::script::fiber::{RunReport, ScriptEnd};
 use crate::script::library::{Library, Script};
 use crate::script::memory::MemoryPorts;
@@ -37,6 +37,7 @@ struct Host {
 struct Running {
     report: mpsc::Receiver<RunReport>,
     ports: Arc<MemoryPorts>,
+    stop: StopSignal,
 }
 
 /// What came of a run.
@@ -103,6 +104,7 @@ impl Host {
             depth: 0,
         };
         let ports = Arc::new(MemoryPorts::new(job.id, None));
+        let stop = StopSignal::new();
         let (done, report) = mpsc::channel::<RunReport>();
         self.pool.as_ref().unwrap().run(RunRequest {
             timeout: script.job_type.spec.timeout,
@@ -110,12 +112,12 @@ impl Host {
             job,
             payload: RawValue::from_string("{}".to_owned()).unwrap(),
             ports: ports.clone(),
-            stop: StopSignal::new(),
+            stop: stop.clone(),
             done: Box::new(move |report| {
                 let _ = done.send(report);
             }),
         });
-        Running { report, ports }
+        Running { report, ports, stop }
     }
 
     fn script(&self, text: &str) -> Arc<Script> {
@@ -144,10 +146,17 @@ fn queue() -> QueueName {
     QueueName::new("default").unwrap()
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The host waits for all runs, also when a test has failed.
+        self.stop.stop(StopReason::Cancelled);
+    }
+}
+
 impl Running {
-    fn wait(self) -> Ran {
+    fn wait(&self) -> Ran {
         let report = self.report.recv_timeout(Duration::from_mins(1)).expect("the run has ended");
-        Ran { end: report.end, ports: self.ports }
+        Ran { end: report.end, ports: Arc::clone(&self.ports) }
     }
 }
 

@@ -21,18 +21,26 @@ const LONG: &[&str] = &[
 #[test]
 fn a_long_call_gives_up_the_thread() {
     let host = Host::new();
-    let prepare = r#"let rows = []; rows.pad(100000, ["a", 1]); let text = json::format(rows); let lines = csv::format(rows);
-        file::save("ready", "");"#;
+    let prepare =
+        r#"let rows = []; rows.pad(150000, ["a", 1]); let text = json::format(rows); let lines = csv::format(rows);"#;
+    let ticking = host.start(JobId::new(&queue()), &script("10m", r#"loop { sleep("1ms"); progress(0, "tick"); }"#));
+    let ticks = || ticking.ports.seen().progress.len();
     for call in LONG {
-        let long = host.start(JobId::new(&queue()), &script("60s", &format!("{prepare} {call}; 1")));
-        while !long.ports.seen().files.contains_key("ready") {
-            std::thread::yield_now();
-        }
-        // It needs the thread a dozen times, which it gets between slices of the other, not after its call.
-        let body = r#"for i in 0..12 { sleep("1ms"); } 1"#;
-        host.run_script(JobId::new(&queue()), &script("60s", body)).value();
-        assert!(long.report.try_recv().is_err(), "{call}: it had the thread to itself, or it is no long call");
-        assert_eq!(long.wait().value(), 1, "{call}");
+        let body = format!(r#"{prepare} progress(0, "begun"); {call}; progress(0, "done"); 1"#);
+        let long = host.start(JobId::new(&queue()), &script("5m", &body));
+        let reached = |point: usize| {
+            loop {
+                let ended = long.report.try_recv().is_ok();
+                if long.ports.seen().progress.len() >= point {
+                    return ticks();
+                }
+                assert!(!ended, "{call}: ended too early");
+                std::thread::yield_now();
+            }
+        };
+        let (before, after) = (reached(1), reached(2));
+        // A call that kept the thread would leave none, or the few of the time that it takes to look.
+        assert!(after - before >= 8, "{call}: {} ticks", after - before);
     }
 }
 

@@ -77,6 +77,9 @@ fn queries_and_headers_are_added() {
     let seen = host.run(&at(port, call)).value();
     assert_eq!(seen["uri"], "/x?a=1&b=%C3%BC%26&c=1&c=2");
     assert_eq!(seen["headers"]["x-key"], "16");
+    let login = r#"http::get("BASE/x").json().headers.authorization"#;
+    let with_user = at(port, login).replace("127.0.0.1", "me:pass%20word@127.0.0.1");
+    assert_eq!(host.run(&with_user).value(), "Basic bWU6cGFzcyB3b3Jk");
     let evil = r#"http::request(#{ url: "BASE/x", headers: #{ "X-Key": "1\r\nX-Evil: 2" } })"#;
     let (kind, message) = host.run(&at(port, evil)).failure();
     assert_eq!(kind, "host.http");
