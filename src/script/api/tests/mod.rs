@@ -4,6 +4,7 @@ mod arguments;
 mod data;
 mod memory;
 mod neighbours;
+mod reference;
 mod web;
 
 use std::collections::BTreeMap;
