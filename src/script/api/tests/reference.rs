@@ -23,11 +23,13 @@ fn registered() -> BTreeSet<String> {
 /// `name/arity` of every call in backticks of the page.
 fn documented() -> BTreeSet<String> {
     let page = include_str!("../../../../docs/host-functions.md");
-    let call = regex::Regex::new(r"`([a-z_]+(?:::[a-z_]+)?)\(([^`]*)\)`").unwrap();
-    call.captures_iter(page)
-        .map(|found| {
-            let arguments = found[2].split(',').filter(|argument| !argument.trim().is_empty()).count();
-            format!("{}/{arguments}", &found[1])
+    let in_backticks = page.split('`').skip(1).step_by(2);
+    in_backticks
+        .filter_map(|text| {
+            let (name, rest) = text.split_once('(')?;
+            let is_call = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '_' | ':'));
+            let arguments = rest.strip_suffix(')').filter(|_| is_call)?;
+            Some(format!("{name}/{}", arguments.split(',').filter(|argument| !argument.trim().is_empty()).count()))
         })
         .collect()
 }
