@@ -38,6 +38,9 @@ pub fn early_end(run: &RunContext, end: End, error: Option<&EvalAltResult>) -> S
             format!("the run needs more than its memory of {}: {over}", format_size(over.limit as u64)),
             false,
         )),
+        End::Panicked(text) => {
+            ScriptEnd::Failed(located(ErrorKind::Panic, format!("a host function panicked: {text}"), false))
+        }
         End::Stack => ScriptEnd::Failed(located(
             ErrorKind::Stack,
             "the script calls itself too deeply: its stack is used up".to_owned(),

@@ -110,6 +110,8 @@ pub enum End {
     Timeout,
     Memory(OverMemory),
     Stack,
+    /// A host call panicked while the fiber waited for it.
+    Panicked(String),
     Stopped(StopReason),
 }
 

@@ -37,6 +37,10 @@ use super::ports::RunPorts;
 use super::services::Services;
 use crate::job::{Clock, ErrorKind, JobError, Json, Limits, Timestamp, time::SystemClock};
 
+/// More than this still charged when everything of a run is dropped is worth a word: its result and error, which are, take
+/// less. Bytes.
+const LEAK: usize = 4 << 20;
+
 /// What a run is made of.
 pub struct Start {
     /// The version it runs on to its end.
@@ -184,6 +188,7 @@ impl Fiber {
                 CoroutineResult::Yield(Pause::Wait(call)) => self.pending = Some(call),
                 CoroutineResult::Return(end) => {
                     let report = self.report(end);
+                    self.look_for_leaks();
                     self.recycle();
                     return Step::Done(report);
                 }
@@ -200,7 +205,8 @@ impl Fiber {
         if !run.is_over_at(Instant::now()) {
             // A panic in a host call's future is that call's fault, as it would be on the fiber.
             match catch_unwind(AssertUnwindSafe(|| enter(run, || call.as_mut().poll(task)))) {
-                Ok(Poll::Ready(())) | Err(_) => {}
+                Ok(Poll::Ready(())) => {}
+                Err(fault) => run.end_with(End::Panicked(panic_text(&*fault).to_owned())),
                 Ok(Poll::Pending) => {
                     let deadline = run.deadline;
                     let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
@@ -223,6 +229,18 @@ impl Fiber {
             run_time: self.run.started.elapsed(),
         };
         RunReport { end, usage, started_at: Some(self.started_at) }
+    }
+
+    /// A closure that captures itself is never freed: Rhai counts references. Its worker loses that memory for good, so
+    /// its author must hear of it.
+    fn look_for_leaks(&self) {
+        let left = self.run.account.used();
+        if left > LEAK {
+            tracing::warn!(
+                job_name = %self.run.job.name, job_id = %self.run.job.id, request_id = %self.run.job.request_id,
+                "the run left {left} bytes behind that can never be freed: does a closure capture the variable it is in?"
+            );
+        }
     }
 
     fn recycle(&mut self) {
@@ -296,10 +314,10 @@ fn job_map(run: &RunContext, payload: &Json) -> Result<Dynamic, String> {
 }
 
 fn panicked(fault: &(dyn Any + Send)) -> JobError {
-    let text = fault
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| fault.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
-    JobError::new(ErrorKind::Panic, format!("a host function panicked: {text}"), false)
+    JobError::new(ErrorKind::Panic, format!("a host function panicked: {}", panic_text(fault)), false)
+}
+
+fn panic_text(fault: &(dyn Any + Send)) -> &str {
+    let text = fault.downcast_ref::<&str>().copied();
+    text.or_else(|| fault.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
