@@ -105,7 +105,6 @@ impl ClaimLoop {
             // A process that was stopped for a while must not start anything before it knows that it still may.
             if !self.shared.lease.held() {
                 drop(permits);
-                self.shared.lease.doubt();
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing::error;
 
@@ -31,7 +32,7 @@ impl Health {
     pub async fn serve(self, listener: TcpListener, stop: Shutdown) {
         let router = Router::new()
             // A wedged process does not answer, or has ended itself.
-            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(Arc::new(self));
@@ -43,23 +44,24 @@ impl Health {
 }
 
 /// Whether this worker takes jobs.
-async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
-    if health.stopping.is_requested() {
-        (StatusCode::SERVICE_UNAVAILABLE, "the worker is shutting down\n")
+async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
+    let unready = if health.stopping.is_requested() {
+        "the worker is shutting down"
     } else if !health.shared.lease.held() {
-        (StatusCode::SERVICE_UNAVAILABLE, "the worker has no lease: the broker does not answer\n")
+        "the worker has no lease: the broker does not answer"
     } else {
-        (StatusCode::OK, "ready\n")
-    }
+        return (StatusCode::OK, Json(json!({ "status": "ready" })));
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unready", "detail": unready })))
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> Response {
-    // Without the broker the rest is still worth showing.
-    if let Ok(Ok(queues)) = tokio::time::timeout(PATIENCE, health.shared.broker.queues()).await {
-        let depths: Vec<QueueDepth<'_>> = queues.iter().flat_map(depths).collect();
-        health.shared.metrics.set_queues(&depths);
-    }
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], health.shared.metrics.render()).into_response()
+    let Shared { broker, metrics, .. } = &*health.shared;
+    let queues = tokio::time::timeout(PATIENCE, broker.queues()).await;
+    // Without the broker the rest is still worth showing; old depths are not.
+    let queues = queues.ok().and_then(Result::ok).unwrap_or_default();
+    metrics.set_queues(&queues.iter().flat_map(depths).collect::<Vec<_>>());
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.render()).into_response()
 }
 
 fn depths(queue: &QueueInfo) -> [QueueDepth<'_>; 3] {

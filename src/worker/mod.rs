@@ -120,6 +120,7 @@ struct Running {
     finishing: Stage,
     presence: Stage,
     pulse: Pulse,
+    wedged: Shutdown,
 }
 
 impl Worker {
@@ -150,9 +151,12 @@ impl Worker {
             return Ok(());
         }
         let mut running = Running::start(shared, renewal, presence)?;
+        let wedged = running.wedged.clone();
         let broken = tokio::select! {
             () = shutdown.requested() => None,
             which = running.broken() => Some(which),
+            // What could be handed back has been; the rest must be found lost.
+            () = wedged.requested() => bail!("an executor thread is wedged, the process has to end"),
         };
         running.stop().await;
         match broken {
@@ -171,7 +175,13 @@ impl Running {
             services: Arc::clone(&shared.services),
         })?);
         let mut taking = Stage::new("claim or upkeep loop");
-        let watchdog = Watchdog { shared: Arc::clone(&shared), pool: Arc::clone(&pool), claims: taking.stopper() };
+        let wedged = Shutdown::new();
+        let watchdog = Watchdog {
+            shared: Arc::clone(&shared),
+            pool: Arc::clone(&pool),
+            claims: taking.stopper(),
+            wedged: wedged.clone(),
+        };
         let pulse = Pulse::start(renewal, watchdog)?;
 
         let mut finishing = Stage::new("finish loop");
@@ -197,7 +207,7 @@ impl Running {
         taking.spawn(|stop| claim.run(stop));
         taking.spawn(|stop| ClaimLoop::watch_line(Arc::clone(&starter), stop));
         taking.spawn(|stop| Upkeep(Arc::clone(&shared)).run(stop));
-        Ok(Self { shared, pool, starter, taking, shipping, finishing, presence, pulse })
+        Ok(Self { shared, pool, starter, taking, shipping, finishing, presence, pulse, wedged })
     }
 
     /// Waits until a part ends by itself, which none may. Answers which.
@@ -213,7 +223,7 @@ impl Running {
 
     /// The shutdown, in the order that this module's head tells.
     async fn stop(self) {
-        let Self { shared, pool, starter, taking, shipping, finishing, presence, pulse } = self;
+        let Self { shared, pool, starter, taking, shipping, finishing, presence, pulse, wedged: _ } = self;
         let grace = shared.options.shutdown_grace;
         taking.end().await;
         starter.hand_back(Duration::ZERO, SHUTTING_DOWN);

@@ -19,7 +19,7 @@ use crate::telemetry::metrics::Metrics;
 const REFRESH: Duration = Duration::from_secs(1);
 /// Others' changes are looked at no more often than this: a busy broker wakes all the time.
 const SPACING: Duration = Duration::from_millis(250);
-/// After a publication that failed.
+/// After a publication that came before the worker was registered again.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// What is known of job types now.
@@ -164,12 +164,14 @@ impl Types {
 
     /// Publishes if there is something to publish, and looks. Answers when to do so again.
     async fn run_once(&self, told: &mut Told) -> Duration {
-        let published = self.publish(told).await;
-        if let Err(problem) = &published {
-            match problem {
-                BrokerError::LeaseLost => self.shared.lease.doubt(),
-                problem => warn!("the job types of this worker are not published: {problem}"),
+        let mut again = REFRESH;
+        match self.publish(told).await {
+            Ok(()) => {}
+            Err(BrokerError::LeaseLost) => {
+                self.shared.lease.doubt();
+                again = AGAIN;
             }
+            Err(problem) => warn!("the job types of this worker are not published: {problem}"),
         }
         if let Err(problem) = self.refresh().await {
             debug!("the known job types could not be read: {problem}");
@@ -178,7 +180,7 @@ impl Types {
         if told.epoch.is_some() {
             self.published.notify_one();
         }
-        if published.is_ok() { REFRESH } else { AGAIN }
+        again
     }
 
     async fn publish(&self, told: &mut Told) -> Result<()> {

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::finish::RunInfo;
 use super::output::Output;
 use crate::broker::Run;
-use crate::job::RunToken;
+use crate::job::{JobId, RunToken};
 use crate::script::context::{StopReason, StopSignal};
 
 #[derive(Default)]
@@ -102,6 +103,13 @@ impl Runs {
     #[must_use]
     pub fn left(&self) -> Vec<Run> {
         self.lock().live.values().map(|live| live.output.info.run.clone()).collect()
+    }
+
+    /// What is known of the run of a job that has not ended.
+    #[must_use]
+    pub fn info(&self, job: JobId) -> Option<Arc<RunInfo>> {
+        let inner = self.lock();
+        inner.live.values().map(|live| &live.output.info).find(|info| info.run.job == job).cloned()
     }
 
     /// The output of a run that has not ended.

@@ -24,6 +24,8 @@ pub struct Watchdog {
     pub pool: Arc<Pool>,
     /// Stops the claims.
     pub claims: Shutdown,
+    /// Asked for when the process has to end as it is.
+    pub wedged: Shutdown,
 }
 
 impl Watchdog {
@@ -44,13 +46,21 @@ impl Watchdog {
     }
 
     async fn give_up(&self, wedged: &[Option<JobId>]) -> ! {
+        let Shared { broker, runs, .. } = &*self.shared;
         for job in wedged {
-            let job = job.map_or_else(|| "no job".to_owned(), |job| job.to_string());
-            error!(job_id = %job, "an executor thread has stopped going on: the worker hands back its other runs and exits");
+            let info = job.and_then(|job| runs.info(job));
+            let request_id = info.as_ref().map(|info| info.request_id.as_str());
+            let job_name = info.as_ref().map(|info| info.name.as_str());
+            let job_id = job.map(|job| job.to_string());
+            error!(
+                request_id,
+                job_id,
+                job_name,
+                "an executor thread has stopped going on: the worker hands back its other runs and exits",
+            );
         }
         self.claims.request();
         // Those on healthy threads end by themselves and are told of as usual.
-        let Shared { broker, runs, .. } = &*self.shared;
         runs.stop_all(StopReason::Shutdown);
         runs.ended_within(HAND_BACK).await;
         // The rest share a thread with a wedged run and cannot go on; that run itself must be lost, not handed back, or it
@@ -73,7 +83,9 @@ impl Watchdog {
                 Err(_) => error!("runs could not be handed back: no answer from the broker"),
             }
         }
-        // A wedged thread cannot be joined: only this ends it.
+        self.wedged.request();
+        // A wedged thread cannot be joined. The process ends when its main thread does, or, should that hang too, here.
+        tokio::time::sleep(HAND_BACK).await;
         std::process::exit(1);
     }
 }
