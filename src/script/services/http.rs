@@ -489,6 +489,12 @@ mod tests {
         }
         let small = http.send(call(&format!("http://127.0.0.1:{port}/small"), &["127.0.0.1"])).await.unwrap();
         assert_eq!(text(&small), "zipped ".repeat(100));
+        // The length that HEAD tells is of a body that does not come.
+        for path in ["plain-zeros", "zeros", "small"] {
+            let head =
+                HttpCall { method: Method::HEAD, ..call(&format!("http://127.0.0.1:{port}/{path}"), &["127.0.0.1"]) };
+            assert_eq!(http.send(head).await.map(|answer| (answer.status, answer.body)), Ok((200, vec![])), "{path}");
+        }
     }
 
     #[tokio::test]
