@@ -76,7 +76,7 @@ fn attached(run: &RunContext, names: &[String]) -> ScriptResult<Vec<AttachedFile
         attachments.push(AttachedFile {
             name: name.clone(),
             content_type: info.content_type.clone(),
-            content: file::content(run, name)?,
+            content: file::content(run, info)?,
         });
     }
     Ok(attachments)

@@ -3,9 +3,10 @@
 use rhai::{Array, Dynamic, Map, Module};
 
 use super::{answer, args, put};
-use crate::job::FileInfo;
+use crate::job::{ErrorKind, FileInfo};
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
+use crate::script::ports::HostError;
 
 /// Bytes.
 const MAX_NAME: usize = 128;
@@ -31,12 +32,19 @@ fn save(name: &Dynamic, content: &Dynamic) -> ScriptResult<Map> {
 fn read(name: &Dynamic) -> ScriptResult<Dynamic> {
     let run = context::current()?;
     let name = file_name("file::read", name)?;
-    content(&run, &name).map(text_or_blob)
+    let files = listed(&run)?;
+    let Some(info) = files.iter().find(|info| info.name == name) else {
+        let message = format!("file::read: this job has no file `{name}`");
+        return Err(context::throw(HostError::new(ErrorKind::HostFile, message, false)));
+    };
+    content(&run, info).map(text_or_blob)
 }
 
-/// A file's bytes, entered into the account.
-pub fn content(run: &RunContext, name: &str) -> ScriptResult<Vec<u8>> {
-    let found = account::uncharged(|| run.services.elsewhere(run.ports.read_file(name.to_owned())));
+/// A file's bytes, entered into the account. The room for them is asked for first: a file may be larger than the
+/// machine's memory, and nobody counts what is read on the way here.
+pub fn content(run: &RunContext, info: &FileInfo) -> ScriptResult<Vec<u8>> {
+    account::reserve(usize::try_from(info.size).unwrap_or(usize::MAX))?;
+    let found = account::uncharged(|| run.services.elsewhere(run.ports.read_file(info.name.clone())));
     let bytes = answer(found)?;
     account::adopt(bytes.capacity());
     Ok(bytes)
