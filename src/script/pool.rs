@@ -19,6 +19,7 @@ use futures_util::task::AtomicWaker;
 use rhai::Engine;
 use tokio::sync::Notify;
 
+use super::account;
 use super::engine::{self, Compiled};
 use super::fiber::context::{JobInfo, SLICE, StopSignal};
 use super::fiber::metronome::Metronome;
@@ -31,6 +32,8 @@ use crate::job::{Clock, JobId, Json, Limits, Version};
 
 /// A thread starts a new run only while fewer of its fibers than this are busy.
 const MAX_BUSY: usize = 4;
+/// Bytes that a thread does not keep for later runs, once it has nothing to do.
+const MUCH: u64 = 8 << 20;
 /// How long a thread steps fibers before it lets timers and sockets have their turn.
 const TURN: Duration = Duration::from_micros(200);
 
@@ -263,6 +266,8 @@ struct Executor {
     generation: u64,
     woken: VecDeque<Place>,
     sliced: VecDeque<Place>,
+    /// A run held much and has ended since memory was last given back.
+    litter: bool,
 }
 
 impl Executor {
@@ -287,6 +292,7 @@ impl Executor {
             generation: 0,
             woken: VecDeque::new(),
             sliced: VecDeque::new(),
+            litter: false,
         }
     }
 
@@ -300,6 +306,9 @@ impl Executor {
                 if self.has_work() {
                     shared.asleep.store(false, Ordering::SeqCst);
                     return Poll::Ready(true);
+                }
+                if std::mem::take(&mut self.litter) {
+                    account::give_back();
                 }
                 let idle = self.free.len() == self.fibers.len();
                 if idle && shared.closing.load(Ordering::SeqCst) { Poll::Ready(false) } else { Poll::Pending }
@@ -429,6 +438,7 @@ impl Executor {
                 self.sliced.push_back(place);
             }
             Step::Done(report) => {
+                self.litter |= report.usage.peak_memory > MUCH;
                 if let Some(slot) = self.fibers[place.number].take() {
                     self.free.push(place.number);
                     self.shared.load.fetch_sub(1, Ordering::Relaxed);
