@@ -2,6 +2,7 @@
 
 mod arrows;
 mod contract;
+mod faults;
 mod http;
 mod script;
 mod sqlite_only;

@@ -1,0 +1,24 @@
+//! What must hold whatever dies: the real binary as real processes on one real SQLite file, driven over HTTP and by
+//! signals. What ran is told by a ledger outside of Ryemill (`ledger.rs`) that the scripts themselves write to.
+
+mod abused;
+mod api;
+mod cancelled;
+mod edited;
+mod frozen;
+mod killed;
+mod ledger;
+mod lines;
+mod neighbours;
+mod parked;
+mod process;
+mod settings;
+mod site;
+mod stopped;
+
+pub use self::api::Api;
+pub use self::ledger::Ledger;
+pub use self::process::Process;
+pub use self::site::Site;
+
+pub use crate::http::eventually;
