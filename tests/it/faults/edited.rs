@@ -30,6 +30,8 @@ fn module(word: &str) -> String {
     format!("fn word() {{ \"{word}\" }}\n")
 }
 
+type Save = fn(&Path, &str);
+
 fn by_rename(path: &Path, text: &str) {
     let aside = path.with_extension("aside");
     std::fs::write(&aside, text).unwrap();
@@ -79,13 +81,13 @@ async fn active_runs_end_on_their_version_and_the_next_uses_the_edited_one_withi
     }
 
     let mut took = Vec::new();
-    let saves: [(&str, String, fn(&Path, &str), &str); 4] = [
+    let edits: [(&str, String, Save, &str); 4] = [
         ("edited", script("two"), in_place, "two two alpha"),
         ("edited", script("three"), by_rename, "three three alpha"),
         ("lib/word", module("beta"), in_place, "three three beta"),
         ("lib/word", module("gamma"), by_rename, "three three gamma"),
     ];
-    for (name, text, save, result) in saves {
+    for (name, text, save, result) in edits {
         let saved = jiff::Timestamp::now().as_millisecond();
         save(&site.script(name), &text);
         took.push(turns_to(api, &payload(false), saved, result).await);

@@ -40,6 +40,39 @@ impl Process {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
     }
 
+    /// Stops it, by SIGSTOP, when it has the broker's write lock or when it has not. SQLite's lock stays with a process that
+    /// stands still, so all others wait for one that was stopped in a commit.
+    pub async fn freeze(&self, in_commit: bool) {
+        eventually("it can be stopped at such a moment", async || {
+            self.signal("STOP");
+            eventually("every thread stands still", async || self.stands_still().then_some(())).await;
+            let right = self.has_write_lock() == in_commit;
+            if !right {
+                self.signal("CONT");
+            }
+            right.then_some(())
+        })
+        .await;
+    }
+
+    fn stands_still(&self) -> bool {
+        let state = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            Some(stat.rsplit_once(") ")?.1.starts_with('T'))
+        };
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        tasks.into_iter().all(|task| state(task) == Some(true))
+    }
+
+    /// Whether the kernel lists SQLite's lock for writers, byte 120 of the file `-shm`, as this process's.
+    fn has_write_lock(&self) -> bool {
+        let (pid, locks) = (self.pid().to_string(), std::fs::read_to_string("/proc/locks").unwrap());
+        locks.lines().any(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            matches!(fields[..], [_, "POSIX", _, "WRITE", owner, _, "120", "120"] if owner == pid)
+        })
+    }
+
     /// Ends it as kill -9 does, and waits until it is gone.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -107,7 +140,9 @@ impl Drop for Process {
         }
         if std::thread::panicking() {
             let text = self.console();
-            let tail: Vec<&str> = text.lines().rev().take(30).collect();
+            // Of what a test asks, there is too much.
+            let told = |line: &&str| !line.contains(r#""method":"GET""#);
+            let tail: Vec<&str> = text.lines().filter(told).rev().take(30).collect();
             eprintln!("--- {} (running: {running})", self.console.display());
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
