@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Site;
 use super::api::{Api, list, outcomes, text};
+use super::{Site, heavy};
 
 /// Scripts by name: the body of `run`, and the kinds of error of which one must end the job.
 const ABUSES: &[(&str, &str, &[&str])] = &[
@@ -62,6 +62,7 @@ async fn check(api: &Api, name: &str, id: &str, kinds: &[&str]) -> Result<(), St
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_abuse_ends_its_own_job_with_a_reason_and_leaves_the_worker_as_it_was() {
+    let _alone = heavy().await;
     let sources: Vec<String> = ABUSES.iter().map(|(_, body, kinds)| source(body, kinds)).collect();
     let mut scripts: Vec<(&str, &str)> =
         ABUSES.iter().zip(&sources).map(|((name, ..), text)| (*name, text.as_str())).collect();

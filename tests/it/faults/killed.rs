@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::api::{list, outcomes, reply, text, time};
-use super::{Ledger, Site, eventually};
+use super::{Ledger, Site, eventually, heavy};
 
 /// How long workers are killed for. `FAULT_SECONDS` overrides it.
 const DURATION: Duration = Duration::from_secs(12);
@@ -44,6 +44,7 @@ fn now() -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_accepted_job_is_lost_and_only_jobs_in_flight_at_a_kill_run_again() {
+    let _alone = heavy().await;
     let site = Site::new(&[("short", SHORT)]).set("LEASE", "3s");
     let (ledger, server) = (Ledger::open().await, site.server().await);
     let mut workers = [site.worker(), site.worker()];

@@ -22,3 +22,9 @@ pub use self::process::Process;
 pub use self::site::Site;
 
 pub use crate::http::eventually;
+
+/// Held by the tests that need the processors most, so that none of them disturbs another.
+pub async fn heavy() -> tokio::sync::MutexGuard<'static, ()> {
+    static HEAVY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    HEAVY.lock().await
+}
