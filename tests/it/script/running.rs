@@ -103,3 +103,56 @@ fn modules_are_found_in_the_folder_only() {
         assert_eq!(returned(&harness.start(script, "{}").wait()), json!(42));
     }
 }
+
+#[test]
+fn a_pending_timer_does_not_outlive_its_run() {
+    let harness = Harness::new(1);
+    let text = "const JOB = #{ timeout: \"300ms\" };\nfn run(job) {\n  try { sleep(\"1h\"); } catch { print(\"caught\"); }\n  print(\"after\");\n}";
+    let running = harness.start(&script(text), "{}");
+    let report = running.wait();
+    let error = failed(&report);
+    assert_eq!((error.kind, error.line), (ErrorKind::Timeout, Some(3)));
+    assert!(running.ports.seen().logs.is_empty(), "a stopped run says nothing more: {:?}", running.ports.seen().logs);
+}
+
+#[test]
+fn a_stop_within_a_callback_has_no_further_effect() {
+    let harness = Harness::new(1);
+    for callback in [
+        "[3, 1, 2].map(|x| { print(\"in\"); sleep(\"1h\"); print(\"late\"); x })",
+        "[3, 1, 2].filter(|x| { print(\"in\"); sleep(\"1h\"); print(\"late\"); true })",
+        "[3, 1, 2].reduce(|sum, x| { print(\"in\"); sleep(\"1h\"); print(\"late\"); x })",
+        "let a = [3, 1, 2]; a.sort(|x, y| { print(\"in\"); sleep(\"1h\"); print(\"late\"); x - y })",
+        "let a = [3, 1, 2]; a.for_each(|x| { print(\"in\"); sleep(\"1h\"); print(\"late\"); })",
+        "let a = [3, 1, 2]; a.retain(|x| { print(\"in\"); sleep(\"1h\"); print(\"late\"); true })",
+        "[3, 1, 2].some(|x| { print(\"in\"); sleep(\"1h\"); print(\"late\"); true })",
+        "[3, 1, 2].index_of(|x| { print(\"in\"); sleep(\"1h\"); print(\"late\"); true })",
+    ] {
+        let text = format!(
+            "const JOB = #{{}};\nfn run(job) {{\n try {{ {callback}; print(\"next\"); }} catch {{ print(\"caught\"); }}\n print(\"after\");\n file::save(\"late.txt\", \"x\");\n}}"
+        );
+        let running = harness.start(&script(&text), "{}");
+        while running.ports.seen().logs.is_empty() {
+            std::thread::yield_now();
+        }
+        running.stop.stop(StopReason::Cancelled);
+        let end = running.wait().end;
+        assert!(matches!(end, ScriptEnd::Stopped(StopReason::Cancelled)), "{callback}: {end:?}");
+        let seen = running.ports.seen();
+        assert_eq!(seen.logs.len(), 1, "{callback}: {:?}", seen.logs);
+        assert!(seen.files.is_empty(), "{callback}");
+    }
+}
+
+#[test]
+fn many_runs_sleep_at_once_on_one_thread() {
+    let harness = Harness::new(1);
+    let sleeper = script("const JOB = #{};\nfn run(job) { sleep(\"300ms\"); job.attempt }");
+    let began = std::time::Instant::now();
+    let runs: Vec<_> = (0..2000).map(|_| harness.start(&sleeper, "{}")).collect();
+    for run in &runs {
+        assert_eq!(returned(&run.wait()), json!(1));
+    }
+    // One after the other they would need ten minutes.
+    assert!(began.elapsed() < std::time::Duration::from_secs(30));
+}
