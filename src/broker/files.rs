@@ -60,24 +60,7 @@ impl FileName {
     /// By the ending; `application/octet-stream` where that tells nothing.
     #[must_use]
     pub fn content_type(&self) -> &'static str {
-        let ending = self.0.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-        match ending.as_deref() {
-            Some("csv") => "text/csv; charset=utf-8",
-            Some("txt" | "log" | "md") => "text/plain; charset=utf-8",
-            Some("html" | "htm") => "text/html; charset=utf-8",
-            Some("json") => "application/json",
-            Some("xml") => "application/xml",
-            Some("svg") => "image/svg+xml",
-            Some("png") => "image/png",
-            Some("jpg" | "jpeg") => "image/jpeg",
-            Some("gif") => "image/gif",
-            Some("pdf") => "application/pdf",
-            Some("zip") => "application/zip",
-            Some("gz") => "application/gzip",
-            Some("xlsx") => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-            Some("eml") => "message/rfc822",
-            _ => "application/octet-stream",
-        }
+        crate::job::record::content_type(&self.0)
     }
 }
 

@@ -51,9 +51,9 @@ pub fn run(mut config: Config) -> Outcome {
             shutdown.request();
             ended
         };
-        let ((), worked, shown) = tokio::join!(serve, work, show);
-        worked?;
-        shown?;
+        let ((), work, show) = tokio::join!(serve, work, show);
+        work?;
+        show?;
         if faults > 0 {
             return Err(Failure::Failed(format!("{faults} faults in the scripts: run `ryemill check`")));
         }

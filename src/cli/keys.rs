@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::{Failure, Outcome, say};
+use crate::config::Scope;
 use crate::server;
 
 pub fn new(id: &str, scopes: &[String]) -> Outcome {
     let scopes = scopes
         .iter()
-        .map(|scope| scope.trim().parse().map_err(|error| Failure::Usage(format!("{error}"))))
+        .map(|scope| scope.trim().parse::<Scope>().map_err(Failure::Usage))
         .collect::<Result<BTreeSet<_>, _>>()?;
     let (key, entry) = server::new_key(id, scopes).map_err(Failure::Usage)?;
     say(&format!(

@@ -47,9 +47,9 @@ pub fn run(mut config: Config, args: &RunArgs) -> Outcome {
         let report = ended.await.map_err(|_| Failure::Failed("the executor thread has died".into()))?;
         let files = save(&config, &script, &ports)?;
         if args.json {
-            report_json(&report, &ports, &files)
+            report_json(&report, &ports, &files);
         } else {
-            report_text(&report, &ports, &files)
+            report_text(&report, &ports, &files);
         }
         pool.shut_down();
         if matches!(report.end, ScriptEnd::Returned(_)) { Ok(()) } else { Err(Failure::Said) }

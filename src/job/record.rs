@@ -110,6 +110,7 @@ pub fn content_type(name: &str) -> &'static str {
         "zip" => "application/zip",
         "gz" => "application/gzip",
         "xlsx" => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        "eml" => "message/rfc822",
         _ => "application/octet-stream",
     }
 }

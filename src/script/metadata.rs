@@ -239,7 +239,7 @@ fn spec(expr: &Expr, report: &mut Report) -> JobSpec {
                 }),
             ),
             "priority" => {
-                set(&mut spec.priority, int(&value, "priority", 0..=9, report).and_then(|n| Priority::new(n).ok()))
+                set(&mut spec.priority, int(&value, "priority", 0..=9, report).and_then(|n| Priority::new(n).ok()));
             }
             "timeout" => set(
                 &mut spec.timeout,
@@ -255,7 +255,7 @@ fn spec(expr: &Expr, report: &mut Report) -> JobSpec {
                 &mut spec.max_attempts,
                 int(&value, "max_attempts", 1..=MAX_ATTEMPTS, report).and_then(|n| u32::try_from(n).ok()),
             ),
-            "backoff" => set(&mut spec.backoff, backoff(value, report)),
+            "backoff" => spec.backoff = backoff(value, report),
             "memory" => set(&mut spec.memory, memory(&value, report)),
             "payload" => {
                 payload_at = value.at;
@@ -265,7 +265,11 @@ fn spec(expr: &Expr, report: &mut Report) -> JobSpec {
             "keep" => keep(value, &mut spec, report),
             "allow" => allow(value, &mut spec, report),
             "description" => {
-                report.add_hint(at, "`description` is no key of `const JOB`", "write `//! text` at the top of the file")
+                report.add_hint(
+                    at,
+                    "`description` is no key of `const JOB`",
+                    "write `//! text` at the top of the file",
+                );
             }
             other if RESERVED.contains(&other) => {
                 report.add(at, format!("`{other}` is reserved for a later version of Ryemill and does nothing yet"));
@@ -387,7 +391,7 @@ fn map(value: Literal, name: &str, report: &mut Report) -> Vec<(String, Position
     Vec::new()
 }
 
-fn backoff(value: Literal, report: &mut Report) -> Option<Backoff> {
+fn backoff(value: Literal, report: &mut Report) -> Backoff {
     let mut backoff = Backoff::default();
     for (key, at, value) in map(value, "backoff", report) {
         match key.as_str() {
@@ -408,7 +412,7 @@ fn backoff(value: Literal, report: &mut Report) -> Option<Backoff> {
             other => unknown_key(other, at, "backoff", ["kind", "first", "max", "jitter"], report),
         }
     }
-    Some(backoff)
+    backoff
 }
 
 fn keep(value: Literal, spec: &mut JobSpec, report: &mut Report) {

@@ -100,12 +100,13 @@ impl Pool {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(options: PoolOptions) -> anyhow::Result<Self> {
+        let PoolOptions { threads: count, limits, services } = options;
         let metronome = Arc::new(Metronome::start().context("the metronome thread cannot be started")?);
         let mut threads = Vec::new();
         let line = Arc::new(Line::default());
         // Values die on the threads that made them, and dropping a deep one needs as much stack there as on its fiber.
         let stack_size = size_for(64 << 20);
-        for number in 0..options.threads.max(1) {
+        for number in 0..count.max(1) {
             let shared = Arc::new(Shared {
                 asleep: AtomicBool::new(false),
                 full: AtomicBool::new(false),
@@ -116,16 +117,16 @@ impl Pool {
                 on: Mutex::new(None),
             });
             let (mine, line, metronome) = (Arc::clone(&shared), Arc::clone(&line), Arc::clone(&metronome));
-            let (services, limits) = (Arc::clone(&options.services), options.limits.clone());
+            let (services, limits) = (Arc::clone(&services), limits.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .thread_stack_size(stack_size)
+                .build()
+                .context("the runtime of an executor thread cannot be started")?;
             let thread = thread::Builder::new()
                 .name(format!("executor-{number}"))
                 .stack_size(stack_size)
                 .spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread()
-                        .enable_all()
-                        .thread_stack_size(stack_size)
-                        .build()
-                        .expect("a runtime needs only an epoll instance"); // without it the worker cannot work
                     runtime.block_on(Executor::new(mine, line, metronome, services, limits).run());
                 })
                 .context("an executor thread cannot be started")?;
@@ -185,7 +186,9 @@ impl Pool {
                 ThreadState {
                     last_tick: match on {
                         Some((since, _)) => since,
-                        None if dead => Instant::now() - Duration::from_secs(3600),
+                        None if dead => {
+                            Instant::now().checked_sub(Duration::from_secs(3600)).unwrap_or_else(Instant::now)
+                        }
                         None => Instant::now(),
                     },
                     on: on.map(|(_, job)| job),
