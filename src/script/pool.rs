@@ -34,6 +34,8 @@ use crate::job::{Clock, JobId, Json, Limits, Version};
 const MAX_BUSY: usize = 4;
 /// Bytes that a thread does not keep for later runs, once it has nothing to do.
 const MUCH: u64 = 8 << 20;
+/// A thread that is on one fiber for longer than this starts nothing soon.
+const LONG: Duration = Duration::from_millis(50);
 /// How long a thread steps fibers before it lets timers and sockets have their turn.
 const TURN: Duration = Duration::from_micros(200);
 
@@ -71,14 +73,26 @@ pub struct ThreadState {
 pub struct Pool {
     threads: Vec<(Arc<Shared>, JoinHandle<()>)>,
     line: Arc<Line>,
+    born: Instant,
 }
 
 /// Requests that no thread has started yet, oldest first, with the time they came.
 #[derive(Default)]
 struct Line {
     requests: Mutex<VecDeque<(Instant, RunRequest)>>,
-    /// A request was taken, or a thread has room again.
-    shorter: Notify,
+    /// Somebody waits until fewer requests than this are in line; 0 when nobody does.
+    wanted: AtomicUsize,
+    room: Notify,
+}
+
+impl Line {
+    /// To be called when the line may be shorter or a thread may have room again.
+    fn tell(&self) {
+        let wanted = self.wanted.load(Ordering::SeqCst);
+        if wanted > 0 && lock(&self.requests).len() < wanted {
+            self.room.notify_one();
+        }
+    }
 }
 
 /// What a thread shares with the rest of the process.
@@ -96,14 +110,22 @@ struct Shared {
     on: Mutex<Option<(Instant, JobId)>>,
 }
 
+impl Shared {
+    /// Whether it would start another run soon: it is not full, and not in a native call that takes long.
+    fn has_room(&self) -> bool {
+        let since = lock(&self.on).map_or(Duration::ZERO, |(since, _)| since.elapsed());
+        !self.full.load(Ordering::SeqCst) && since < LONG
+    }
+}
+
 impl Pool {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(options: PoolOptions) -> anyhow::Result<Self> {
         let PoolOptions { threads: count, limits, services } = options;
         let metronome = Arc::new(Metronome::start().context("the metronome thread cannot be started")?);
-        let mut threads = Vec::new();
         let line = Arc::new(Line::default());
+        let mut threads = Vec::new();
         // Values die on the threads that made them, and dropping a deep one needs as much stack there as on its fiber.
         let stack_size = size_for(64 << 20);
         for number in 0..count.max(1) {
@@ -132,7 +154,7 @@ impl Pool {
                 .context("an executor thread cannot be started")?;
             threads.push((shared, thread));
         }
-        Ok(Self { threads, line })
+        Ok(Self { threads, line, born: Instant::now() })
     }
 
     /// Puts a run in line for the first thread that has room.
@@ -148,15 +170,16 @@ impl Pool {
         }
     }
 
-    /// Waits until a thread has room and at most `most` requests are in line. Answers how many are.
+    /// Waits until a thread would start another run soon and at most `most` requests are in line. Answers how many are.
     pub async fn room(&self, most: usize) -> usize {
         loop {
-            let notified = self.line.shorter.notified();
+            self.line.wanted.store(most.saturating_add(1), Ordering::SeqCst);
             let waiting = self.waiting();
-            if waiting <= most && self.threads.iter().any(|(shared, _)| !shared.full.load(Ordering::SeqCst)) {
+            if waiting <= most && self.threads.iter().any(|(shared, _)| shared.has_room()) {
+                self.line.wanted.store(0, Ordering::SeqCst);
                 return waiting;
             }
-            notified.await;
+            self.line.room.notified().await;
         }
     }
 
@@ -171,7 +194,10 @@ impl Pool {
     pub fn take_back(&self, age: Duration) -> Vec<RunRequest> {
         let mut requests = lock(&self.line.requests);
         let count = requests.iter().take_while(|(since, _)| since.elapsed() >= age).count();
-        requests.drain(..count).map(|(_, request)| request).collect()
+        let taken = requests.drain(..count).map(|(_, request)| request).collect();
+        drop(requests);
+        self.line.tell();
+        taken
     }
 
     /// For the watchdog.
@@ -186,9 +212,7 @@ impl Pool {
                 ThreadState {
                     last_tick: match on {
                         Some((since, _)) => since,
-                        None if dead => {
-                            Instant::now().checked_sub(Duration::from_secs(3600)).unwrap_or_else(Instant::now)
-                        }
+                        None if dead => self.born,
                         None => Instant::now(),
                     },
                     on: on.map(|(_, job)| job),
@@ -360,18 +384,18 @@ impl Executor {
         if let Some(place) = self.sliced.pop_front() {
             self.step(place);
         }
-        let full = self.sliced.len() >= MAX_BUSY;
-        if self.shared.full.swap(full, Ordering::SeqCst) && !full {
-            self.line.shorter.notify_one();
-        }
         *lock(&self.shared.on) = None;
+        let full = self.sliced.len() >= MAX_BUSY;
+        self.shared.full.store(full, Ordering::SeqCst);
+        if !full {
+            self.line.tell();
+        }
     }
 
     /// Starts the next requested run, if there is one.
     fn start_next(&mut self) -> bool {
         let Some((_, request)) = lock(&self.line.requests).pop_front() else { return false };
         self.shared.load.fetch_add(1, Ordering::Relaxed);
-        self.line.shorter.notify_one();
         let (job, done) = (request.job.id, request.done);
         let compiled = match self.compiled(&request.script) {
             Ok(compiled) => compiled,

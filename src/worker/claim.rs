@@ -190,7 +190,7 @@ struct Pace {
 
 impl Pace {
     fn new(threads: usize) -> Self {
-        let smallest = 2 * threads;
+        let smallest = 2 * threads.max(1);
         Self { smallest, window: smallest, waiting: 0, at: Instant::now() }
     }
 

@@ -44,7 +44,7 @@ pub struct Ended {
     pub run_time: Option<Duration>,
 }
 
-/// Where ended runs go. Cloned freely; the loop ends when every clone is gone and all is said.
+/// Where ended runs go. Cloned freely.
 #[derive(Clone, Debug)]
 pub struct Finisher {
     queue: mpsc::UnboundedSender<Ended>,

@@ -149,7 +149,9 @@ impl Output {
     pub fn timer_fired(self: &Arc<Self>) {
         let mut state = self.lock();
         state.timer = false;
-        self.queue(&mut state);
+        if state.progress.is_some() {
+            self.queue(&mut state);
+        }
     }
 
     fn queue(self: &Arc<Self>, state: &mut State) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
-use super::Shared;
+use super::{Queues, Shared};
 use crate::broker::{BrokerError, LoadedType, Publication, RefusedType, Result, Topic, TypeInfo};
 use crate::job::{JobName, PayloadSchema, QueueName, Version, WorkerId};
 use crate::script::library::{Script, Snapshot};
@@ -29,7 +29,7 @@ pub struct Known {
     pub types: BTreeMap<JobName, TypeInfo>,
     /// Of these, the ones that this worker has no script for.
     pub lacking: Vec<JobName>,
-    /// The queues of the loaded scripts, and all that the broker has.
+    /// The queues of the loaded scripts, and all that the broker has if this worker serves all.
     pub queues: Vec<QueueName>,
 }
 
@@ -117,12 +117,15 @@ impl Types {
     /// # Errors
     /// What the broker says; the picture stays then.
     pub async fn refresh(&self) -> Result<()> {
-        let Shared { broker, library, .. } = &*self.shared;
+        let Shared { broker, library, options, .. } = &*self.shared;
         let types: BTreeMap<JobName, TypeInfo> =
             broker.job_types().await?.into_iter().map(|info| (info.job_type.name.clone(), info)).collect();
         let snapshot = library.snapshot();
         let lacking = types.keys().filter(|name| !snapshot.scripts.contains_key(*name)).cloned().collect();
-        let mut queues: BTreeSet<QueueName> = broker.queues().await?.into_iter().map(|queue| queue.name).collect();
+        let mut queues = BTreeSet::new();
+        if options.queues == Queues::All {
+            queues.extend(broker.queues().await?.into_iter().map(|queue| queue.name));
+        }
         queues.extend(snapshot.scripts.values().map(|script| script.job_type.spec.queue.clone()));
         let new = Known { types, lacking, queues: queues.into_iter().collect() };
         self.known.send_if_modified(|known| {

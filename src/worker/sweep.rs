@@ -14,7 +14,7 @@ use crate::shutdown::Shutdown;
 
 /// Jobs that one call removes.
 const PRUNE: usize = 500;
-/// Most calls of either kind in one turn, so that a turn ends.
+/// Most sweeps in one turn, so that a turn ends.
 const STEPS: usize = 100;
 
 pub struct Upkeep(pub Arc<Shared>);
@@ -101,7 +101,7 @@ impl Upkeep {
     async fn prune(&self, started: Instant) -> Result<usize> {
         let Shared { broker, options, files, .. } = &*self.0;
         let mut removed = 0;
-        for _ in 0..STEPS {
+        loop {
             let jobs = broker.prune(options.retain_bytes, PRUNE).await?;
             for job in &jobs {
                 if let Err(problem) = files.remove_job(*job).await {
@@ -109,11 +109,10 @@ impl Upkeep {
                 }
             }
             removed += jobs.len();
-            // The sweep must not wait for a long clean-up.
+            // The next sweep must not wait for a long clean-up.
             if jobs.len() < PRUNE || started.elapsed() > options.lease / 6 {
-                break;
+                return Ok(removed);
             }
         }
-        Ok(removed)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ryemill::broker::Topic;
 use ryemill::job::{ErrorKind, Outcome, State};
 use serde_json::json;
 
@@ -101,9 +102,20 @@ async fn busy_scripts_hold_no_other_job_hostage() {
     let mut jobs: Vec<_> = (0..6).map(|_| new_job("busy", &json!({}))).collect();
     jobs.extend((0..20).map(|n| new_job("quick", &json!(n))));
     let ids = site.submit_all(jobs).await;
-    for id in &ids[..4] {
-        site.said(*id, "busy").await;
-    }
+    let mut changes = site.broker.changes(Topic::Jobs);
+    let full_thread = async {
+        loop {
+            let mut busy = 0;
+            for id in &ids[..6] {
+                busy += usize::from(!site.lines(*id).await.is_empty());
+            }
+            if busy >= 4 {
+                return;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, full_thread).await.unwrap();
     site.options.threads = 2;
     let other = site.work();
     for id in &ids[6..] {
