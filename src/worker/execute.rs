@@ -145,7 +145,7 @@ impl Starter {
     ) -> RunRequest {
         let attempts = Attempts { attempt: job.attempt, max: job.max_attempts };
         let timeout = script.job_type.spec.timeout;
-        let ports = Arc::new(Ports::new(Arc::clone(&self.types), Arc::clone(&output), script.job_type.spec.memory));
+        let ports = Arc::new(Ports::new(Arc::clone(&self.types), Arc::clone(&output)));
         let (this, ran) = (Arc::clone(self), Arc::clone(&script));
         RunRequest {
             script,

@@ -8,7 +8,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tracing::error;
 
@@ -34,16 +33,14 @@ pub struct Ports {
 struct OneRun {
     info: Arc<RunInfo>,
     types: Arc<Types>,
-    /// Bytes that the run may hold.
-    memory: u64,
     /// The job's files by name, read when first asked for: only this run changes them.
     files: Mutex<Option<BTreeMap<String, FileInfo>>>,
 }
 
 impl Ports {
     #[must_use]
-    pub fn new(types: Arc<Types>, output: Arc<Output>, memory: u64) -> Self {
-        let run = OneRun { info: Arc::clone(&output.info), types, memory, files: Mutex::default() };
+    pub fn new(types: Arc<Types>, output: Arc<Output>) -> Self {
+        let run = OneRun { info: Arc::clone(&output.info), types, files: Mutex::default() };
         Self { run: Arc::new(run), output }
     }
 }
@@ -185,22 +182,8 @@ impl OneRun {
 
     async fn read(&self, name: &str) -> HostResult<Vec<u8>> {
         let job = self.info.run.job;
-        let name = FileName::new(name).map_err(|fault| file_error(job, &fault))?;
-        let opened = self.shared().files.open_file(job, &name).await;
-        let (file, size) = opened.map_err(|fault| file_error(job, &fault))?;
-        // Told before the bytes are here: they would be in nobody's account until the script has them.
-        if size > self.memory {
-            let why = format!("the file {name} has {size} bytes, the job may hold {}", self.memory);
-            return Err(HostError::new(ErrorKind::HostFile, why, false));
-        }
-        let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        match file.take(self.memory).read_to_end(&mut content).await {
-            Ok(_) => Ok(content),
-            Err(fault) => {
-                error!(job_id = %job, "the file {name} cannot be read: {fault}");
-                Err(HostError::new(ErrorKind::HostFile, format!("the file store failed: {}", fault.kind()), true))
-            }
-        }
+        let read = async { self.shared().files.read(job, &FileName::new(name)?).await };
+        read.await.map_err(|fault| file_error(job, &fault))
     }
 
     /// The job's files, read when not known yet.
