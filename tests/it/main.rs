@@ -4,6 +4,7 @@ mod arrows;
 mod contract;
 mod faults;
 mod http;
+mod model;
 mod script;
 mod sqlite_only;
 mod worker;

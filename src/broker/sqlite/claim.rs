@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::db::{Db, damaged};
 use super::quarantine::quarantine;
@@ -29,14 +29,16 @@ pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> Result<Claimed> {
             let wait = due.since(tx.now);
             claimed.next_due = Some(claimed.next_due.map_or(wait, |first: Duration| first.min(wait)));
         }
-        let mut lines = lines(tx.db, id, &lacking)?;
+        let mut lines = lines(tx.db, id, suspect, &lacking)?;
         while claimed.jobs.len() < claim.limit {
-            let Some(seq) = next_in_line(tx.db, id, &mut lines, claim.limit - claimed.jobs.len(), suspect)? else {
-                break;
-            };
+            let wanted = claim.limit - claimed.jobs.len();
+            let Some(seq) = next_in_line(tx.db, id, &mut lines, wanted)? else { break };
             match take(tx, seq, queue, &claim.worker) {
                 Ok(job) => {
-                    suspect &= !job.suspect;
+                    if job.suspect {
+                        suspect = false;
+                        lines.retain(|line| !line.suspect);
+                    }
                     claimed.jobs.push(job);
                 }
                 Err(BrokerError::Damaged(why)) => quarantine(tx, seq, &why)?,
@@ -96,27 +98,28 @@ struct Line {
 }
 
 /// A line for each type that has queued jobs. One look into the index per type, however many jobs there are.
-fn lines(db: &Db, queue: i64, lacking: &HashSet<i64>) -> Result<Vec<Line>> {
-    let mut statement = db.prepare(
-        "SELECT suspect, name FROM jobs WHERE state = 1 AND queue = ?1 AND (suspect, name) > (?2, ?3)
-         ORDER BY suspect, name LIMIT 1",
+fn lines(db: &Db, queue: i64, suspect: bool, lacking: &HashSet<i64>) -> Result<Vec<Line>> {
+    // Each with scalars of its own: for `(suspect, name) > (?, ?)` SQLite walks over all entries that are equal.
+    let mut next = db.prepare(
+        "SELECT name FROM jobs WHERE state = 1 AND queue = ?1 AND suspect = ?2 AND name > ?3 ORDER BY name LIMIT 1",
     )?;
     let mut found = Vec::new();
-    let mut last = (i64::MIN, i64::MIN);
-    loop {
-        let mut rows = statement.query((queue, last.0, last.1))?;
-        let Some(row) = rows.next()? else { return Ok(found) };
-        last = (row.get(0)?, row.get(1)?);
-        if !lacking.contains(&last.1) {
-            found.push(Line { suspect: last.0 != 0, name: last.1, ahead: VecDeque::new(), more: true });
+    for suspect in [false, true].into_iter().take(if suspect { 2 } else { 1 }) {
+        let mut last = i64::MIN;
+        while let Some(name) = next.query_row((queue, suspect, last), |row| row.get(0)).optional()? {
+            last = name;
+            if !lacking.contains(&name) {
+                found.push(Line { suspect, name, ahead: VecDeque::new(), more: true });
+            }
         }
     }
+    Ok(found)
 }
 
-/// The first of all lines. Suspects only if `suspect`. The caller takes the job off the line before it asks again.
-fn next_in_line(db: &Db, queue: i64, lines: &mut [Line], wanted: usize, suspect: bool) -> Result<Option<i64>> {
+/// The first of all lines. The caller takes the job off its line before it asks again.
+fn next_in_line(db: &Db, queue: i64, lines: &mut [Line], wanted: usize) -> Result<Option<i64>> {
     let share = wanted / lines.len().max(1) + 8;
-    for line in lines.iter_mut().filter(|line| line.ahead.is_empty() && line.more && (suspect || !line.suspect)) {
+    for line in lines.iter_mut().filter(|line| line.ahead.is_empty() && line.more) {
         // What was taken is off the index, so looking again from the start goes on where the last look ended.
         line.ahead = db
             .all(
@@ -128,10 +131,7 @@ fn next_in_line(db: &Db, queue: i64, lines: &mut [Line], wanted: usize, suspect:
             .into();
         line.more = line.ahead.len() == share;
     }
-    let first = lines
-        .iter_mut()
-        .filter(|line| !line.ahead.is_empty() && (suspect || !line.suspect))
-        .min_by_key(|line| line.ahead.front().copied());
+    let first = lines.iter_mut().filter(|line| !line.ahead.is_empty()).min_by_key(|line| line.ahead.front().copied());
     Ok(first.and_then(|line| line.ahead.pop_front()).map(|(_, seq)| seq))
 }
 

@@ -58,10 +58,8 @@ pub(super) fn end(tx: &mut Tx<'_>, head: &Head, end: &End<'_>) -> Result<()> {
     let next = head.state.on(end.event)?;
     let error = end.error.map(text);
     let result = end.result.map(|json| json.get());
-    let logged =
-        tx.db.first("SELECT bytes FROM log_heads WHERE job = ?1", [head.seq], |row| row.get::<_, i64>(0))?.unwrap_or(0);
     let texts = result.map_or(0, str::len) + error.as_deref().map_or(0, str::len);
-    let bytes = head.bytes + logged + signed(texts as u64);
+    let bytes = head.bytes + signed(texts as u64);
     tx.db.execute(
         "UPDATE jobs SET state = ?2, outcome = ?3, version = coalesce(?4, version), result = ?5, error = ?6,
                 finished_at = ?7, expires = ?8, ended_bytes = ?9, token = 0, deadline = 0, cancel = 0, reason = NULL

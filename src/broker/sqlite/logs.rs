@@ -45,6 +45,7 @@ fn append(tx: &Tx<'_>, job: i64, batch: &LogBatch, max_bytes: i64) -> Result<()>
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         })?
         .unwrap_or_default();
+    let before = bytes;
     let mut line_row = tx.db.prepare("INSERT INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
     for line in &batch.lines {
         last += 1;
@@ -77,6 +78,7 @@ fn append(tx: &Tx<'_>, job: i64, batch: &LogBatch, max_bytes: i64) -> Result<()>
     }
     dropped += signed(batch.dropped);
     tx.db.execute("INSERT OR REPLACE INTO log_heads VALUES (?1, ?2, ?3, ?4)", [job, last, bytes, dropped])?;
+    tx.db.execute("UPDATE jobs SET bytes = bytes + ?2 WHERE seq = ?1", [job, bytes - before])?;
     Ok(())
 }
 

@@ -330,16 +330,18 @@ pub(super) fn queues(db: &Db, now: Timestamp) -> Result<Vec<QueueInfo>> {
 /// Since when the first job in line of a queue is ready: the first of the heads of its types' lines.
 fn first_in_line(db: &Db, queue: i64) -> Result<Option<Timestamp>> {
     let mut first: Option<(i64, i64)> = None;
-    let mut last = (i64::MIN, i64::MIN);
-    while let Some((suspect, name, score, run_at)) = db.first(
-        "SELECT suspect, name, score, run_at FROM jobs WHERE state = 1 AND queue = ?1 AND (suspect, name) > (?2, ?3)
-         ORDER BY suspect, name, score LIMIT 1",
-        (queue, last.0, last.1),
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
-    )? {
-        last = (suspect, name);
-        if first.is_none_or(|(least, _)| score < least) {
-            first = Some((score, run_at));
+    for suspect in [false, true] {
+        let mut last = i64::MIN;
+        while let Some((name, score, run_at)) = db.first(
+            "SELECT name, score, run_at FROM jobs WHERE state = 1 AND queue = ?1 AND suspect = ?2 AND name > ?3
+             ORDER BY name, score LIMIT 1",
+            (queue, suspect, last),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )? {
+            last = name;
+            if first.is_none_or(|(least, _)| score < least) {
+                first = Some((score, run_at));
+            }
         }
     }
     Ok(first.map(|(_, run_at)| Timestamp(run_at)))

@@ -104,6 +104,7 @@ macro_rules! contract_tests {
             contract_tests!(@group $open, prune, [
                 an_ended_job_goes_when_its_time_is_over,
                 the_oldest_ended_jobs_of_a_queue_go_when_they_need_too_much,
+                a_log_counts_too,
                 results_and_errors_count_too,
                 a_job_that_has_not_ended_is_never_pruned,
                 a_job_retried_by_hand_is_kept_and_its_bytes_are_not_counted,

@@ -52,6 +52,16 @@ pub async fn the_oldest_ended_jobs_of_a_queue_go_when_they_need_too_much(h: Harn
     h.counts_are_right().await;
 }
 
+pub async fn a_log_counts_too(h: Harness) {
+    let id = h.enqueue(job("email")).await;
+    let worker = h.worker().await;
+    let run = h.claim_one(&worker).await.run;
+    let lines = vec![line(&"x".repeat(100_000))];
+    h.broker.log(vec![LogBatch { run: run.clone(), attempt: 1, lines, dropped: 0 }], 1 << 20).await.unwrap();
+    h.finish(&run, succeeded()).await;
+    assert_eq!(h.broker.prune(50_000, 10).await.unwrap(), [id]);
+}
+
 pub async fn results_and_errors_count_too(h: Harness) {
     let worker = h.worker().await;
     let big = "x".repeat(100_000);

@@ -33,7 +33,7 @@ CREATE TABLE jobs (
     lost         INTEGER NOT NULL DEFAULT 0,
     charged      INTEGER NOT NULL DEFAULT 0,
     uncharged    INTEGER NOT NULL DEFAULT 0,
-    bytes        INTEGER NOT NULL,               -- of the input and of archived attempts
+    bytes        INTEGER NOT NULL,               -- of the input, the log and archived attempts
     ended_bytes  INTEGER NOT NULL DEFAULT 0,     -- of the whole, once it has ended
     -- The run under way, or the last one of an ended job; earlier ones are in `attempts`.
     worker       TEXT    NOT NULL DEFAULT '',
