@@ -52,7 +52,7 @@ impl Stretch {
     #[expect(clippy::cast_precision_loss, reason = "figures for reading")]
     fn end(&self, what: &str, jobs: usize) -> f64 {
         let rate = jobs as f64 / self.started.elapsed().as_secs_f64();
-        let used = (cpu_used() - self.used).as_secs_f64() * 1e6 / jobs as f64;
+        let used = cpu_used().saturating_sub(self.used).as_secs_f64() * 1e6 / jobs as f64;
         println!("  {what:<44} {rate:>9.0} {used:>8.1}");
         rate
     }
