@@ -47,13 +47,15 @@ fn source(body: &str, kinds: &[&str]) -> String {
     format!("const JOB = #{{ timeout: \"{timeout}\", max_attempts: 1 }};\nfn run(job) {{ {body} }}")
 }
 
+/// What is wrong with the end of a job. A run that ends in the index of an assignment has no line: Rhai gives none there.
 async fn check(api: &Api, name: &str, id: &str, kinds: &[&str]) -> Result<(), String> {
     let job = api.ended(id).await;
     let error = &job["error"];
     let told = job["state"] == "failed"
         && error["kind"].as_str().is_some_and(|kind| kinds.contains(&kind))
         && error["message"].as_str().is_some_and(|message| !message.is_empty() && message.len() < 100_000)
-        && (error["kind"] == "invalid_result" || error["line"] == 2 && text(error, "file") == format!("{name}.rhai"));
+        && text(error, "file") == format!("{name}.rhai")
+        && (error["line"] == 2 || error["kind"] == "invalid_result" || name == "map_growth" && error["line"].is_null());
     // One that found every thread busy was given back before it began.
     let runs: Vec<&str> = outcomes(&job).into_iter().filter(|outcome| *outcome != "released").collect();
     let once = runs == ["failed"] && job["lost"] == 0;
