@@ -31,8 +31,8 @@ function milliseconds(duration) {
   return Number(number) * { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }[unit];
 }
 
-// Runs get the grace period to end; handing back the rest takes a moment more. PM2 kills only after both.
-const MARGIN = 10_000;
+// Runs get the grace period to end; handing back the rest takes 12 s more at worst (worker::EXTRA). PM2 kills only after both.
+const MARGIN = 15_000;
 
 const app = (name, limits) => ({
   name: `ryemill-${name}`,
