@@ -84,7 +84,7 @@ test('PM2 keeps server and worker running, and nothing is lost', async (t) => {
     const { id } = await api.submit('long_task', { steps: 40, step_time: '100ms' });
     await until('a running job', async () => (await api.job(id)).state === 'running');
     const { kill_timeout: killTimeout } = (await app('worker')).env;
-    assert.equal(killTimeout, 12_000, 'SHUTDOWN_GRACE and the margin');
+    assert.equal(killTimeout, 17_000, 'SHUTDOWN_GRACE and the margin');
     await pm2('stop', 'ryemill-worker');
     const stopped = await app('worker');
     assert.equal(stopped.status, 'stopped');
