@@ -76,7 +76,8 @@ fn tell(happening: &Happening) {
 
 /// How a job ended, for people.
 pub(super) fn told(job: &Job) -> String {
-    let mut text = format!("{} after {} attempts", job.state, job.attempt);
+    let plural = if job.attempt == 1 { "" } else { "s" };
+    let mut text = format!("{} after {} attempt{plural}", job.state, job.attempt);
     for file in &job.files {
         text.push_str(&format!("\n file {} ({} bytes)", file.name, file.size));
     }

@@ -72,7 +72,7 @@ pub const VARIABLES: &[Variable] = &[
         "WATCH",
         Preset::ByEnvironment { local: "yes", production: "no" },
         Secrecy::Open,
-        "yes or no: load scripts again when their files change. Without it: SIGHUP or POST /v1/job-types/reload.",
+        "yes or no: load scripts again when their files change. Without it a worker takes them at its start.",
     ),
     open(
         "WORKER_CONCURRENCY",
