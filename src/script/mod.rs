@@ -18,4 +18,5 @@ pub mod pool;
 pub mod ports;
 pub mod services;
 
+pub use api::reference;
 pub use fiber::context;

@@ -2,6 +2,7 @@
 
 use rhai::{Dynamic, EvalAltResult, FLOAT, INT, Map, Module};
 
+use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, call_id, handed_over, put, to_json};
 use crate::job::{JobName, Priority};
 use crate::script::account;
@@ -12,6 +13,50 @@ const ANOTHER_ATTEMPT: &str = "the script asked for another attempt";
 
 const MAX_TAGS: usize = 16;
 const MAX_TAG: usize = 64;
+
+pub const REFERENCE: Namespace = Namespace {
+    name: "",
+    about: "",
+    functions: &[
+        Function::new(
+            &["progress(percent: int | float)", "progress(percent: int | float, message: string)"],
+            "how far the job is, 0 to 100; what is beyond counts as the nearest of both",
+            r#"progress(50, "half of it")"#,
+            Outcome::Nothing,
+        ),
+        Function::new(&["sleep(duration: string)"], "lets others work meanwhile", r#"sleep("10ms")"#, Outcome::Nothing),
+        Function::new(
+            &[
+                "submit(name: string, payload: any) -> string",
+                "submit(name: string, payload: any, options: map) -> string",
+            ],
+            "a child job, its id; options `delay`, `priority` (0–9), `tags` (16 of 64 bytes), `unique_key`",
+            "let mail = #{ to: \"ada@example.com\", name: \"Ada\" };\n\
+             let id = submit(\"email\", mail, #{ delay: \"5m\", tags: [\"welcome\"] });\n\
+             id.len()",
+            Outcome::Value("36"),
+        ),
+        Function::new(
+            &["fail(why: string)"],
+            "ends the job: no further attempt",
+            r#"fail("the order was cancelled")"#,
+            Outcome::Fails("the order was cancelled"),
+        ),
+        Function::new(
+            &["retry_in(delay: string)", "retry_in(delay: string, why: string)"],
+            "ends the attempt; the next is due after `delay`",
+            r#"retry_in("10m", "the other side is closed")"#,
+            Outcome::Fails("the other side is closed"),
+        ),
+        Function::new(
+            &["secret(name: string) -> string"],
+            "a value that the operator set as `SECRET_NAME`; the script's `allow.secrets` must name it",
+            r#"secret("api_key").len()"#,
+            Outcome::Value("16"),
+        ),
+    ],
+    notes: "A run submits at most 1000 jobs; a payload has at most 1 MiB of JSON.",
+};
 
 pub fn module() -> Module {
     let mut module = Module::new();

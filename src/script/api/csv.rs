@@ -9,12 +9,35 @@ use std::io;
 use csv::{ReaderBuilder, StringRecord, Terminator, Writer, WriterBuilder};
 use rhai::{Array, Dynamic, EvalAltResult, Identifier, ImmutableString, Map, Module};
 
+use super::reference::{Function, Namespace, Outcome};
 use super::{args, go_on, put};
 use crate::script::account;
 use crate::script::context::{self, ScriptResult};
 
 const FORMAT: &str = "csv::format";
 const PARSE: &str = "csv::parse";
+
+pub const REFERENCE: Namespace = Namespace {
+    name: "csv",
+    about: "",
+    functions: &[
+        Function::new(
+            &["format(rows: array) -> string", "format(rows: array, columns: array) -> string"],
+            "rows are maps or arrays",
+            r#"csv::format([#{ id: 1, name: "tea" }, #{ id: 2, name: "jam, red" }], ["name", "id"])"#,
+            Outcome::Value(r#""name,id\ntea,1\n\"jam, red\",2\n""#),
+        ),
+        Function::new(
+            &["parse(text: string) -> array"],
+            "an array of maps, by the names in the first line; all values are strings",
+            r#"csv::parse("name,id\ntea,1\n")"#,
+            Outcome::Value(r#"[{"id": "1", "name": "tea"}]"#),
+        ),
+    ],
+    notes: "Maps get a first line with the columns: the given ones, or the first row's keys in the order of the alphabet. Arrays \
+            are written as they\nare. A text that begins with `=`, `+`, `-` or `@` is a formula to a spreadsheet program: put a \
+            `'` before it when strangers wrote it.",
+};
 
 pub fn module() -> Module {
     let mut module = Module::new();

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use rhai::{Dynamic, Map, Module};
 
+use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, call_id, file, handed_over, put};
 use crate::job::ErrorKind;
 use crate::script::account;
@@ -13,6 +14,25 @@ use crate::script::services::mail::{AttachedFile, Letter, MAX_MESSAGE};
 
 const FUNCTION: &str = "email::send";
 const FIELDS: [&str; 9] = ["to", "cc", "bcc", "from", "reply_to", "subject", "text", "html", "attachments"];
+
+pub const REFERENCE: Namespace = Namespace {
+    name: "email",
+    about: "",
+    functions: &[Function::new(
+        &["send(mail: map) -> string"],
+        "sends one letter; its message id",
+        "file::save(\"report.csv\", \"a,b\\n\");\n\
+         let id = email::send(#{\n    to: [\"Ada <ada@example.com>\"],\n    subject: \"Your report\",\n    \
+         text: \"Here it is.\",\n    attachments: [\"report.csv\"],\n});\n\
+         id.ends_with(\"@ryemill>\")",
+        Outcome::Value("true"),
+    )],
+    notes: "`subject` and one of `to`, `cc`, `bcc` are needed; `from` (the operator's `MAIL_FROM`), `reply_to`, `text`, `html`, \
+            `attachments`.\nAddresses are a string or an array of strings, one address each: `ada@example.com` or \
+            `Ada <ada@example.com>`. `attachments`\nare names of files that the job saved. A message has at most 100 recipients \
+            and 25 MiB. With an outbox folder as\n`MAILER_URL` each letter becomes `ID.eml`, where the message id is \
+            `<ID@ryemill>`.",
+};
 
 pub fn module() -> Module {
     let mut module = Module::new();

@@ -2,6 +2,7 @@
 
 use rhai::{Array, Dynamic, Map, Module};
 
+use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, put};
 use crate::job::{ErrorKind, FileInfo};
 use crate::script::account;
@@ -10,6 +11,32 @@ use crate::script::ports::HostError;
 
 /// Bytes.
 const MAX_NAME: usize = 128;
+
+pub const REFERENCE: Namespace = Namespace {
+    name: "file",
+    about: "The files of the job itself. Clients read them under `/v1/jobs/{id}/files/{name}`.",
+    functions: &[
+        Function::new(
+            &["save(name: string, content: string | blob) -> map"],
+            "`#{ name, size, content_type, sha256 }`; the same name again replaces it",
+            r#"file::save("hello.txt", "Hello\n").size"#,
+            Outcome::Value("6"),
+        ),
+        Function::new(
+            &["read(name: string) -> string | blob"],
+            "a string when it is UTF-8, else a blob",
+            "file::save(\"hello.txt\", \"Hello\\n\");\nfile::read(\"hello.txt\")",
+            Outcome::Value(r#""Hello\n""#),
+        ),
+        Function::new(
+            &["list() -> array"],
+            "what the job has saved, in any attempt",
+            "file::save(\"hello.txt\", \"Hello\\n\");\nfile::list().map(|file| file.name)",
+            Outcome::Value(r#"["hello.txt"]"#),
+        ),
+    ],
+    notes: "Names are 1 to 128 characters of `A-Z a-z 0-9 . _ -` and space, beginning with a letter or digit.",
+};
 
 pub fn module() -> Module {
     let mut module = Module::new();

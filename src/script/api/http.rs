@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::{Method, Url};
 use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 
+use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, call_id, file, from_json, handed_over, put, room, to_json};
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
@@ -17,6 +18,67 @@ use crate::script::services::net_guard::HostPattern;
 const MAX_BODY: usize = 8 << 20;
 /// When a script names no timeout. The run's deadline ends a request in any case.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+pub const REFERENCE: Namespace = Namespace {
+    name: "http",
+    about: "",
+    functions: &[
+        Function::new(
+            &["get(url: string) -> map"],
+            "asks for a page",
+            r#"http::get("https://api.example.com/users/7").status"#,
+            Outcome::Value("200"),
+        ),
+        Function::new(
+            &["post(url: string, body: any) -> map"],
+            "sends a body",
+            r#"http::post("https://api.example.com/users", #{ name: "Ada" }).status"#,
+            Outcome::Value("200"),
+        ),
+        Function::new(
+            &["put(url: string, body: any) -> map"],
+            "sends a body that replaces what is there",
+            r#"http::put("https://api.example.com/users/7/note", "a text").status"#,
+            Outcome::Value("200"),
+        ),
+        Function::new(
+            &["delete(url: string) -> map"],
+            "removes what is there",
+            r#"http::delete("https://api.example.com/users/7").status"#,
+            Outcome::Value("200"),
+        ),
+        Function::new(
+            &["request(options: map) -> map"],
+            "any request: `url`, `method` (GET), `headers`, `query`, `body` or `form`, `timeout` (`\"30s\"`)",
+            "let answer = http::request(#{\n    method: \"PATCH\",\n    url: \"https://api.example.com/users\",\n    \
+             query: #{ id: [7, 8] },\n    headers: #{ Accept: \"application/json\" },\n    \
+             form: #{ name: \"Ada Lovelace\" },\n    timeout: \"5s\",\n});\n\
+             answer.json().body",
+            Outcome::Value("\"name=Ada+Lovelace\""),
+        ),
+        Function::new(
+            &["json(answer: map) -> any"],
+            "the body of an answer as a value",
+            r#"http::get("https://api.example.com/users/7").json().method"#,
+            Outcome::Value("\"GET\""),
+        )
+        .method(),
+    ],
+    notes: NOTES,
+};
+
+const NOTES: &str = "\
+A map or array goes as JSON, a string as text, a blob as it is, `()` is no body; `headers` may name another content type. In \
+`headers`, `query`\nand `form` a value is a string, number or bool, or an array of them for several of one name.
+
+An answer is `#{ status, headers, body }`, also for 4xx and 5xx: only no answer at all is an error. Header names are in lower \
+case, repeated\nones joined with `, `. The body is a string when it is UTF-8, else a blob. Up to 10 redirects are followed; \
+credentials do not go\nalong to another origin. Bodies have at most 8 MiB in both directions, after decompression.
+
+The script's `allow.hosts` must name the host: `api.example.com` (any port), `api.example.com:8443`, or `*.example.com` for all \
+below it. Names\nthat resolve to private, loopback, link-local or other special addresses are refused, on every hop, unless the \
+operator opened\nthem with `HTTP_ALLOW_PRIVATE`. Proxies of the environment are not used. `X-Request-ID` of the job goes along, \
+and with POST, PUT,\nPATCH and DELETE an `Idempotency-Key`, unless the script sets them.";
 
 pub fn module() -> Module {
     let mut module = Module::new();

@@ -3,9 +3,42 @@
 use rhai::{Dynamic, Module};
 use serde_json::value::RawValue;
 
+use super::reference::{Function, Namespace, Outcome};
 use super::{args, control, put, to_json};
 use crate::job::LogLevel;
 use crate::script::context::{self, ScriptResult};
+
+pub const REFERENCE: Namespace = Namespace {
+    name: "log",
+    about: "",
+    functions: &[
+        Function::new(
+            &["debug(message: any)", "debug(message: any, fields: map)"],
+            "what helps to find a fault",
+            r#"log::debug("cache missed", #{ key: "a7" })"#,
+            Outcome::Nothing,
+        ),
+        Function::new(
+            &["info(message: any)", "info(message: any, fields: map)"],
+            "what happened",
+            r#"log::info("orders summed up", #{ orders: 7 })"#,
+            Outcome::Nothing,
+        ),
+        Function::new(
+            &["warn(message: any)", "warn(message: any, fields: map)"],
+            "what somebody should look at",
+            r#"log::warn("no price, taken as 0")"#,
+            Outcome::Nothing,
+        ),
+        Function::new(
+            &["error(message: any)", "error(message: any, fields: map)"],
+            "what went wrong",
+            r#"log::error("refused", #{ status: 403 })"#,
+            Outcome::Nothing,
+        ),
+    ],
+    notes: "A message that is no string is written as JSON. `print` is `info`, `debug` is `debug`.",
+};
 
 pub fn module() -> Module {
     let mut module = Module::new();

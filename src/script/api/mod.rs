@@ -13,6 +13,7 @@ mod file;
 mod http;
 mod json;
 mod log;
+pub mod reference;
 mod sql;
 mod template;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use rhai::{Array, Dynamic, Identifier, ImmutableString, Map, Module};
 
+use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, go_on, put, room};
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
@@ -10,6 +11,30 @@ use crate::script::services::databases::{Rows, SqlValue};
 
 /// Bytes of one result, as script values.
 const MAX_ROWS: usize = 64 << 20;
+
+pub const REFERENCE: Namespace = Namespace {
+    name: "sql",
+    about: "",
+    functions: &[
+        Function::new(
+            &["query(db: string, sql: string) -> array", "query(db: string, sql: string, params: array) -> array"],
+            "an array of maps, one for each row",
+            r#"sql::query("sales", "SELECT item, price FROM sale WHERE id = ?", [1])"#,
+            Outcome::Value(r#"[{"item": "tea", "price": 2.5}]"#),
+        ),
+        Function::new(
+            &["execute(db: string, sql: string) -> int", "execute(db: string, sql: string, params: array) -> int"],
+            "how many rows it changed",
+            r#"sql::execute("sales", "UPDATE sale SET price = ? WHERE item = ?", [3.5, "jam"])"#,
+            Outcome::Value("1"),
+        ),
+    ],
+    notes: "`db` is a name that the operator set as `DATABASE_NAME_URL` and that the script's `allow.databases` has. Parameters \
+            are an array, for `?` or `?1`; they\nare always bound and never part of the statement. One statement a call, and \
+            each call is a transaction of its own: to change\nseveral rows together, write one statement. `ATTACH`, temporary \
+            tables and most `PRAGMA`s are refused. NULL is `()`, a bool goes as 0\nor 1. Maps sort their keys: the order of the \
+            columns is lost. A statement waits up to 5 s for other writers.",
+};
 
 pub fn module() -> Module {
     let mut module = Module::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rhai::{Dynamic, Map, Module};
 
+use super::reference::{Function, Namespace, Outcome};
 use super::{args, handed_over, put, room, to_json};
 use crate::script::account;
 use crate::script::context::{self, ScriptResult};
@@ -11,6 +12,21 @@ use crate::script::context::{self, ScriptResult};
 /// Bytes of values and of rendered text.
 const MAX_VALUES: usize = 8 << 20;
 const MAX_TEXT: usize = 8 << 20;
+
+pub const REFERENCE: Namespace = Namespace {
+    name: "template",
+    about: "",
+    functions: &[Function::new(
+        &["render(name: string) -> string", "render(name: string, values: map) -> string"],
+        "fills a file of `jobs/templates/`",
+        "// templates/hello.html is <p>{{ name }}: {{ items | length }}</p>\n\
+         template::render(\"hello.html\", #{ name: \"Ada & Co\", items: [1, 2] })",
+        Outcome::Value(r#""<p>Ada &amp; Co: 2</p>\n""#),
+    )],
+    notes: "The syntax is Jinja's: `{{ x }}`, `{% for %}`, `{% include %}`. `.html`, `.htm`, `.xml` and `.svg` escape for\nHTML, \
+            `.json`, `.js` and `.yaml` for JSON, others not. `()` prints as nothing. A name that is not among the values is an \
+            error with its line; `{{ x | default(\"\") }}` allows it.\nAt most 8 MiB of text.",
+};
 
 pub fn module() -> Module {
     let mut module = Module::new();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{ALLOW_ALL, Host, JobId, queue, runtime};
 
 /// Tells each request as JSON; `/blob` is bytes that are no text, `/404` is not there.
-fn server() -> u16 {
+pub fn server() -> u16 {
     async fn echo(request: Request) -> String {
         let (head, body) = request.into_parts();
         let body = axum::body::to_bytes(body, 1 << 24).await.unwrap();
