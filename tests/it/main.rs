@@ -2,9 +2,11 @@
 
 mod arrows;
 mod contract;
+mod eventually;
 mod faults;
 mod http;
 mod model;
+mod redis;
 mod script;
 mod sqlite_only;
 mod worker;

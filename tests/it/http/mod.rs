@@ -36,6 +36,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+pub use crate::eventually::eventually;
+
 /// A server that serves, and what it stands on.
 pub struct Api {
     pub address: SocketAddr,
@@ -238,18 +240,6 @@ pub fn succeeded() -> RunEnd {
 
 pub fn failed() -> RunEnd {
     RunEnd::Failed { error: JobError::new(ryemill::job::ErrorKind::Thrown, "no", false) }
-}
-
-/// Looks again and again until it is so; a minute is long enough for any machine.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let until = tokio::time::Instant::now() + Duration::from_mins(1);
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(tokio::time::Instant::now() < until, "never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// A connection without a client library in between.
