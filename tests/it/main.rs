@@ -6,6 +6,7 @@ mod eventually;
 mod faults;
 mod http;
 mod model;
+mod proxy;
 mod redis;
 mod script;
 mod sqlite_only;
