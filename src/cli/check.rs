@@ -20,7 +20,9 @@ pub fn run(config: &Config, path: Option<PathBuf>, json: bool) -> Outcome {
         .map_err(|error| Failure::Usage(format!("the jobs folder {} cannot be read: {error}", dir.display())))?;
     let snapshot = library.snapshot();
     let concerns = |file: &str| only.as_deref().is_none_or(|only| only == file || file.contains('/'));
-    let faults: Vec<_> = snapshot.faults.iter().filter(|(fault, _)| concerns(&fault.file)).collect();
+    let of_tests = snapshot.tests.values().filter_map(|read| read.as_ref().err()).flatten();
+    let all = snapshot.faults.iter().chain(of_tests);
+    let faults: Vec<_> = all.filter(|(fault, _)| concerns(&fault.file)).collect();
     let good: Vec<&str> =
         snapshot.scripts.values().map(|script| script.file.as_str()).filter(|file| concerns(file)).collect();
     if json {

@@ -13,6 +13,7 @@ mod sample;
 mod server;
 mod setup;
 mod submit;
+mod test;
 mod worker;
 
 use std::io::Write;
@@ -51,6 +52,8 @@ enum Command {
     },
     /// Run one script here and now, without a broker.
     Run(RunArgs),
+    /// Run the tests of scripts: each `fn test_…()` of `NAME.test.rhai`.
+    Test(TestArgs),
     /// Submit a job to the API.
     Submit(SubmitArgs),
     /// Make API keys.
@@ -67,6 +70,18 @@ struct RunArgs {
     #[command(flatten)]
     payload: PayloadArgs,
     /// The report of the run as JSON, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct TestArgs {
+    /// One job (`email`) or one test (`email::test_sends_mail`); all when absent.
+    name: Option<String>,
+    /// How long one test may take: 500ms, 10s, 1m …
+    #[arg(long, default_value = "10s")]
+    timeout: String,
+    /// The results as JSON, for programs.
     #[arg(long)]
     json: bool,
 }
@@ -153,6 +168,7 @@ impl Cli {
             Command::Demo => with_config(demo::run),
             Command::Check { path, json } => with_config(|config| check::run(&config, path, json)),
             Command::Run(args) => with_config(|config| run::run(config, &args)),
+            Command::Test(args) => with_config(|config| test::run(&config, &args)),
             Command::Submit(args) => with_config(|config| submit::run(&config, &args)),
             Command::Keys { command: KeysCommand::New { id, scopes } } => keys::new(&id, &scopes),
         };

@@ -58,6 +58,16 @@ impl PayloadSchema {
     }
 }
 
+/// Faults in one line.
+#[must_use]
+pub fn list(faults: &[PayloadFault]) -> String {
+    let fault = |fault: &PayloadFault| {
+        let place = if fault.pointer.is_empty() { "the payload" } else { fault.pointer.as_str() };
+        format!("{place}: {}", fault.message)
+    };
+    faults.iter().map(fault).collect::<Vec<_>>().join("; ")
+}
+
 fn cut(text: &str) -> String {
     if text.len() <= MAX_MESSAGE {
         return text.to_owned();

@@ -66,14 +66,19 @@ impl Compiled {
         let keeps_job = script.source.contains("global::JOB");
         let mut program: Vec<Stmt> =
             whole.statements().iter().filter(|statement| keeps_job || !is_job(statement)).cloned().collect();
-        let run = whole.shared_lib().get_script_fn("run", 1);
-        let param = run.and_then(|run| run.params.first()).map_or("job", |param| param.as_str());
-        let entry = engine.compile(format!("let {param} = {TAKE_JOB}(); run({param})"))?;
-        let body = body_of_run(&whole);
+        let (entry, body) = if let Some(test) = &script.test {
+            (format!("{test}()"), body_of(&whole, test, 0))
+        } else {
+            let run = whole.shared_lib().get_script_fn("run", 1);
+            let param = run.and_then(|run| run.params.first()).map_or("job", |param| param.as_str());
+            (format!("let {param} = {TAKE_JOB}(); run({param})"), body_of(&whole, "run", 1))
+        };
+        let entry = engine.compile(entry)?;
         if names_constants(&program, &body) {
             program.extend(entry.statements().iter().cloned());
         } else {
-            program.extend(entry.statements().first().cloned());
+            // The parameter of `run`; a test has none.
+            program.extend(entry.statements().first().filter(|_| script.test.is_none()).cloned());
             program.push(Stmt::Block(Box::new(StmtBlock::new(body, Position::NONE, Position::NONE))));
         }
         let mut program = AST::new(program, whole.shared_lib().clone());
@@ -88,12 +93,12 @@ fn is_job(statement: &Stmt) -> bool {
         if var.0.as_str() == "JOB" && flags.intersects(rhai::ASTFlags::CONSTANT))
 }
 
-/// The statements of `fn run(job)`. Rhai does not export the type of a function's body, but walks over it.
-fn body_of_run(ast: &AST) -> Vec<Stmt> {
-    let mut only_run = ast.clone();
-    only_run.clear_statements().retain_functions(|_, _, name, params| name == "run" && params == 1);
+/// The statements of a function. Rhai does not export the type of a function's body, but walks over it.
+fn body_of(ast: &AST, function: &str, arity: usize) -> Vec<Stmt> {
+    let mut only = ast.clone();
+    only.clear_statements().retain_functions(|_, _, name, params| name == function && params == arity);
     let mut body = Vec::new();
-    only_run.walk(&mut |path: &[ASTNode]| {
+    only.walk(&mut |path: &[ASTNode]| {
         if let [ASTNode::Stmt(statement)] = path {
             body.push((*statement).clone());
         }

@@ -4,7 +4,7 @@ use rhai::{Dynamic, EvalAltResult, Position};
 
 use super::convert;
 use super::fiber::ScriptEnd;
-use super::fiber::context::{End, RunContext};
+use super::fiber::context::{End, RunContext, StopReason};
 use crate::job::outcome::Frame;
 use crate::job::units::{format_duration, format_size};
 use crate::job::{ErrorKind, JobError};
@@ -25,6 +25,9 @@ pub fn early_end(run: &RunContext, end: End, error: Option<&EvalAltResult>) -> S
         with_place(run, JobError::new(kind, message, retryable), &place, stack)
     };
     match end {
+        End::Stopped(StopReason::TimeUp) => {
+            ScriptEnd::Failed(located(ErrorKind::Timeout, "the time for the run is over".to_owned(), true))
+        }
         End::Stopped(reason) => ScriptEnd::Stopped(reason),
         End::FailedByScript(why) => ScriptEnd::Failed(located(ErrorKind::FailedByScript, why, false)),
         End::RetryIn(delay, why) => ScriptEnd::RetryIn { error: located(ErrorKind::Thrown, why, true), delay },
@@ -77,6 +80,7 @@ fn thrown(run: &RunContext, value: &Dynamic) -> JobError {
             kind,
             Some(
                 ErrorKind::Script
+                    | ErrorKind::InvalidPayload
                     | ErrorKind::HostHttp
                     | ErrorKind::HostSql
                     | ErrorKind::HostEmail

@@ -5,6 +5,7 @@
 //! began with to its end.
 
 mod folder;
+mod tested;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use rhai::{AST, Engine, OptimizationLevel, Position};
 use tokio::sync::watch as signal;
 
 use self::folder::Contents;
+pub use self::tested::TestFile;
 use super::diagnostics::{Fault, near};
 use super::services::templates::Templates;
 use super::{engine, metadata};
@@ -33,6 +35,8 @@ pub struct Script {
     /// Every module it imports, directly or through others: path without `.rhai` → source.
     pub modules: BTreeMap<String, Arc<str>>,
     pub templates: Arc<Templates>,
+    /// The function of a test file that is called, in place of `run(job)`.
+    pub test: Option<String>,
     schema: PayloadSchema,
 }
 
@@ -62,13 +66,18 @@ pub struct Refused {
     pub at: Timestamp,
 }
 
+/// A fault, with the text of the file it is in.
+pub type Located = (Fault, Arc<str>);
+
 /// What is live now.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub scripts: BTreeMap<JobName, Arc<Script>>,
     pub refused: Vec<Refused>,
+    /// The files `NAME.test.rhai`, by name, or what is wrong with them.
+    pub tests: BTreeMap<JobName, Result<Arc<TestFile>, Vec<Located>>>,
     /// Every fault in the folder, scripts, modules and templates alike, with the text of the file it is in.
-    pub faults: Vec<(Fault, Arc<str>)>,
+    pub faults: Vec<Located>,
 }
 
 /// A jobs folder, live.
@@ -153,7 +162,7 @@ struct Build<'a> {
     engine: Engine,
     /// Module path → what it imports, or its faults.
     modules: BTreeMap<String, Result<Vec<String>, Vec<Fault>>>,
-    faults: Vec<(Fault, Arc<str>)>,
+    faults: Vec<Located>,
 }
 
 fn build(files: &BTreeMap<String, Arc<str>>, before: &Snapshot) -> Snapshot {
@@ -165,6 +174,11 @@ fn build(files: &BTreeMap<String, Arc<str>>, before: &Snapshot) -> Snapshot {
     let mut next = Snapshot::default();
     for (file, source) in files.iter().filter(|(file, _)| !file.contains('/')) {
         let Some(stem) = file.strip_suffix(".rhai") else { continue };
+        if let Some(name) = stem.strip_suffix(".test").and_then(|name| JobName::new(name).ok()) {
+            let read = build.read_test(name.clone(), file, source, &templates);
+            next.tests.insert(name, read.map(Arc::new).map_err(|faults| build.with_sources(faults)));
+            continue;
+        }
         let name = match JobName::new(stem) {
             Ok(name) => name,
             Err(error) => {
@@ -199,6 +213,14 @@ fn build(files: &BTreeMap<String, Arc<str>>, before: &Snapshot) -> Snapshot {
 impl Build<'_> {
     fn source(&self, file: &str) -> Arc<str> {
         self.files.get(file).cloned().unwrap_or_else(|| "".into())
+    }
+
+    fn with_sources(&self, faults: Vec<Fault>) -> Vec<Located> {
+        faults
+            .into_iter()
+            .map(|fault| (self.source(&fault.file), fault))
+            .map(|(source, fault)| (fault, source))
+            .collect()
     }
 
     fn add_faults(&mut self, faults: Vec<Fault>) {
@@ -299,6 +321,7 @@ impl Build<'_> {
                 source: Arc::clone(source),
                 modules,
                 templates: Arc::clone(templates),
+                test: None,
                 schema,
             })),
             Ok(_) | Err(_) => Err((version, faults)),

@@ -135,6 +135,26 @@ pub fn check_module(file: &str, ast: &AST) -> Result<(), Vec<Fault>> {
     if report.faults.is_empty() { Ok(()) } else { Err(report.faults) }
 }
 
+/// Test files have the form of modules; what they define is for their tests.
+///
+/// # Errors
+/// Statements that a test file may not have.
+pub fn check_test(file: &str, ast: &AST) -> Result<(), Vec<Fault>> {
+    let mut report = Report { file, faults: Vec::new() };
+    for statement in ast.statements() {
+        if !matches!(statement, Stmt::Import(..) | Stmt::Noop(_))
+            && !matches!(statement, Stmt::Var(_, flags, _) if flags.intersects(ASTFlags::CONSTANT))
+        {
+            report.add_hint(
+                statement.position(),
+                "the top level of a test file holds only `import`, `const` and `fn`",
+                "put statements into a `fn test_…()`",
+            );
+        }
+    }
+    if report.faults.is_empty() { Ok(()) } else { Err(report.faults) }
+}
+
 /// Names below the folder, forward slashes, no dots at all: nothing that could lead out.
 fn is_module_path(path: &str) -> bool {
     !path.is_empty()

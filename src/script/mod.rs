@@ -17,6 +17,8 @@ mod metadata;
 pub mod pool;
 pub mod ports;
 pub mod services;
+pub mod testing;
+pub mod verdict;
 
 pub use api::reference;
 pub use fiber::context;

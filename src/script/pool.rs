@@ -122,6 +122,17 @@ impl Pool {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(options: PoolOptions) -> anyhow::Result<Self> {
+        Self::start_with(options, engine::build)
+    }
+
+    /// A pool whose threads have another engine than jobs have: for the tests of scripts.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start_with(
+        options: PoolOptions,
+        build: impl Fn() -> Engine + Clone + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let PoolOptions { threads: count, limits, services } = options;
         let metronome = Arc::new(Metronome::start().context("the metronome thread cannot be started")?);
         let line = Arc::new(Line::default());
@@ -139,7 +150,7 @@ impl Pool {
                 on: Mutex::new(None),
             });
             let (mine, line, metronome) = (Arc::clone(&shared), Arc::clone(&line), Arc::clone(&metronome));
-            let (services, limits) = (Arc::clone(&services), limits.clone());
+            let (services, limits, build) = (Arc::clone(&services), limits.clone(), build.clone());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .thread_stack_size(stack_size)
@@ -149,7 +160,7 @@ impl Pool {
                 .name(format!("executor-{number}"))
                 .stack_size(stack_size)
                 .spawn(move || {
-                    runtime.block_on(Executor::new(mine, line, metronome, services, limits).run());
+                    runtime.block_on(Executor::new(mine, line, metronome, services, limits, build()).run());
                 })
                 .context("an executor thread cannot be started")?;
             threads.push((shared, thread));
@@ -304,6 +315,7 @@ impl Executor {
         metronome: Arc<Metronome>,
         services: Arc<Services>,
         limits: Limits,
+        engine: Engine,
     ) -> Self {
         Self {
             shared,
@@ -311,7 +323,7 @@ impl Executor {
             metronome,
             services,
             limits,
-            engine: Rc::new(engine::build()),
+            engine: Rc::new(engine),
             compiled: HashMap::new(),
             stacks: StackPool::default(),
             fibers: Vec::new(),

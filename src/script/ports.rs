@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::job::{ErrorKind, FileInfo, JobId, JobName, Json, LogLevel, Priority, Timestamp};
+use super::diagnostics::near;
+use crate::job::time::SystemClock;
+use crate::job::{Clock, ErrorKind, FileInfo, JobId, JobName, Json, LogLevel, Priority, Timestamp};
 
 /// A host call that failed. A script that catches it sees `#{ kind, message, retryable, status? }`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -23,6 +25,12 @@ impl HostError {
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>, retryable: bool) -> Self {
         Self { kind, message: message.into(), retryable, status: None }
+    }
+
+    /// A payload that another job does not take.
+    #[must_use]
+    pub fn unfit(name: &JobName, why: &str) -> Self {
+        Self::new(ErrorKind::InvalidPayload, format!("the payload does not fit `{name}`: {why}"), false)
     }
 
     /// Something that the script may not reach, or a limit of its run. Never retryable.
@@ -47,11 +55,28 @@ pub struct ChildJob {
     pub call: String,
 }
 
+impl ChildJob {
+    /// There is no job type of its name among the known ones.
+    pub fn unknown<'a>(&self, known: impl IntoIterator<Item = &'a str>) -> HostError {
+        let hint = near(self.name.as_str(), known).map_or_else(String::new, |hint| format!(", {hint}"));
+        HostError::denied(format!("there is no job type `{}`{hint}", self.name))
+    }
+}
+
 /// The outside of one run. Calls that wait are futures, which the fiber bounds by the deadline and drops at a stop; the
 /// others return at once.
 pub trait RunPorts: Send + Sync + 'static {
     /// The first statement runs now.
     fn started(&self, _at: Timestamp) {}
+    /// What time it is for the script.
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+    /// Asked before a script sleeps: none when it has to wait. Otherwise the time has passed already, on a clock that
+    /// is not the real one, and the answer counts towards the run's timeout.
+    fn skip(&self, _duration: Duration) -> Option<Duration> {
+        None
+    }
     /// One log line; `fields` is a JSON object. Rates and sizes are the implementation's to limit.
     fn log(&self, level: LogLevel, message: String, fields: Option<Json>);
     /// `percent` is in 0.0..=100.0.

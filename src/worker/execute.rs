@@ -19,15 +19,13 @@ use super::{Shared, mask};
 use crate::broker::{BrokerError, ClaimedJob};
 use crate::job::spec::Keep;
 use crate::job::{ErrorKind, JobError, JobSpec, PayloadFault, RunEnd, Version};
-use crate::script::context::{JobInfo, StopReason, StopSignal};
-use crate::script::fiber::{RunReport, ScriptEnd};
+use crate::script::context::{JobInfo, StopSignal};
+use crate::script::fiber::RunReport;
 use crate::script::library::{Script, Snapshot};
 use crate::script::pool::{Pool, RunRequest};
+pub use crate::script::verdict::SHUTTING_DOWN;
+use crate::script::verdict::{AWAY, Attempts, verdict};
 
-/// How long a job that this worker cannot run stays away, so that another worker gets it.
-const AWAY: Duration = Duration::from_secs(1);
-
-pub const SHUTTING_DOWN: &str = "the worker is shutting down";
 pub const ALL_BUSY: &str = "every thread of the worker is busy";
 
 /// Starts jobs and ends runs.
@@ -36,13 +34,6 @@ pub struct Starter {
     pub types: Arc<Types>,
     pub pool: Arc<Pool>,
     pub shipping: Arc<Shipping>,
-}
-
-/// What the end of a run is decided by.
-#[derive(Clone, Copy)]
-struct Attempts {
-    attempt: u32,
-    max: u32,
 }
 
 impl Starter {
@@ -177,7 +168,7 @@ impl Starter {
     fn ended(&self, output: &Arc<Output>, spec: &JobSpec, attempts: Attempts, report: RunReport) {
         let info = &output.info;
         let run_time = report.started_at.map(|_| report.usage.run_time);
-        let end = end_of(report.end, spec, attempts, rand::random()).map(|end| mask::end(&self.shared.services, end));
+        let end = verdict(report.end, spec, attempts, rand::random()).map(|end| mask::end(&self.shared.services, end));
         if let Some(time) = run_time {
             let outcome = end.as_ref().map_or("lost", |end| end.outcome().as_str());
             self.shared.metrics.run_finished(info.name.as_str(), outcome, time);
@@ -217,32 +208,13 @@ fn ended(output: &Output, end: RunEnd, keep: Option<&Keep>) -> Ended {
     Ended { info: Arc::clone(&output.info), end, keep, run_time: None }
 }
 
-/// What the broker is told; none when there is nothing to say, since the run is somebody else's by now.
-fn end_of(end: ScriptEnd, spec: &JobSpec, attempts: Attempts, random: f64) -> Option<RunEnd> {
-    let again = attempts.attempt < attempts.max;
-    Some(match end {
-        ScriptEnd::Returned(result) => RunEnd::Succeeded { result },
-        ScriptEnd::Failed(error) if error.retryable && again => {
-            RunEnd::Retry { error, delay: spec.backoff.delay(attempts.attempt, random) }
-        }
-        ScriptEnd::RetryIn { error, delay } if again => RunEnd::Retry { error, delay },
-        ScriptEnd::Failed(error) | ScriptEnd::RetryIn { error, .. } => RunEnd::Failed { error },
-        ScriptEnd::Stopped(StopReason::Cancelled) => RunEnd::Cancelled,
-        ScriptEnd::Stopped(StopReason::Shutdown) => {
-            RunEnd::Released { reason: SHUTTING_DOWN.to_owned(), delay: Duration::ZERO }
-        }
-        ScriptEnd::Stopped(StopReason::LeaseLost) => return None,
-        ScriptEnd::NotStarted(why) => RunEnd::Released { reason: why, delay: AWAY },
-    })
-}
-
 /// Why the payload does not fit the script; none when it does.
 fn faults(job: &ClaimedJob, script: &Script) -> Option<String> {
     let faults = match serde_json::from_str::<Value>(job.payload.get()) {
         Ok(payload) => script.schema().faults(&payload),
         Err(fault) => vec![PayloadFault { pointer: String::new(), message: fault.to_string() }],
     };
-    (!faults.is_empty()).then(|| list(&faults))
+    (!faults.is_empty()).then(|| crate::job::schema::list(&faults))
 }
 
 /// What becomes of a job whose payload does not fit. The version it was checked with, or the live one, has the last word;
@@ -257,50 +229,9 @@ fn unfit(why: &str, version: &Version, checked_with: Option<&Version>, live: Opt
     }
 }
 
-/// Faults in one line.
-pub fn list(faults: &[PayloadFault]) -> String {
-    let fault = |fault: &PayloadFault| {
-        let place = if fault.pointer.is_empty() { "the payload" } else { fault.pointer.as_str() };
-        format!("{place}: {}", fault.message)
-    };
-    faults.iter().map(fault).collect::<Vec<_>>().join("; ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn error(retryable: bool) -> JobError {
-        JobError::new(ErrorKind::Thrown, "no", retryable)
-    }
-
-    fn outcome(end: ScriptEnd, attempt: u32) -> Option<&'static str> {
-        end_of(end, &JobSpec::default(), Attempts { attempt, max: 3 }, 0.5).map(|end| end.outcome().as_str())
-    }
-
-    #[test]
-    fn a_failed_attempt_is_retried_while_attempts_are_left_and_it_can_help() {
-        assert_eq!(outcome(ScriptEnd::Failed(error(true)), 2), Some("retried"));
-        assert_eq!(outcome(ScriptEnd::Failed(error(true)), 3), Some("failed"));
-        assert_eq!(outcome(ScriptEnd::Failed(error(false)), 1), Some("failed"));
-        let delay = Duration::from_secs(7);
-        assert_eq!(outcome(ScriptEnd::RetryIn { error: error(true), delay }, 3), Some("failed"));
-        let end = end_of(
-            ScriptEnd::RetryIn { error: error(true), delay },
-            &JobSpec::default(),
-            Attempts { attempt: 1, max: 3 },
-            1.0,
-        );
-        assert!(matches!(end, Some(RunEnd::Retry { delay: asked, .. }) if asked == delay), "{end:?}");
-    }
-
-    #[test]
-    fn a_stopped_run_burns_no_attempt() {
-        assert_eq!(outcome(ScriptEnd::Stopped(StopReason::Shutdown), 3), Some("released"));
-        assert_eq!(outcome(ScriptEnd::Stopped(StopReason::Cancelled), 3), Some("cancelled"));
-        assert_eq!(outcome(ScriptEnd::Stopped(StopReason::LeaseLost), 3), None);
-        assert_eq!(outcome(ScriptEnd::NotStarted("no stack".into()), 3), Some("released"));
-    }
 
     #[test]
     fn only_the_checked_and_the_live_version_may_fail_a_payload() {

@@ -20,7 +20,6 @@ use crate::broker::{BrokerError, NewJob};
 use crate::broker::{FileError, FileName};
 use crate::job::{ErrorKind, FileInfo, JobId, Json, LogLevel, Timestamp};
 use crate::script::account::uncharged;
-use crate::script::diagnostics::near;
 use crate::script::ports::{ChildJob, HostError, HostResult, RunPorts};
 
 /// The ports of one run.
@@ -105,9 +104,7 @@ impl OneRun {
         }
         let known = self.types.find(&child.name).await.map_err(|fault| broker_error(&fault))?;
         let Some(live) = known.types.get(&child.name) else {
-            let hint = near(child.name.as_str(), known.types.keys().map(crate::job::JobName::as_str));
-            let hint = hint.map_or_else(String::new, |hint| format!(", {hint}"));
-            return Err(HostError::denied(format!("there is no job type `{}`{hint}", child.name)));
+            return Err(child.unknown(known.types.keys().map(crate::job::JobName::as_str)));
         };
         if child.payload.len() > limits.max_payload {
             return Err(HostError::new(
@@ -116,18 +113,12 @@ impl OneRun {
                 false,
             ));
         }
-        let invalid = |why: String| {
-            HostError::new(
-                ErrorKind::InvalidPayload,
-                format!("the payload does not fit `{}`: {why}", child.name),
-                false,
-            )
-        };
+        let invalid = |why: String| HostError::unfit(&child.name, &why);
         let payload: Value = serde_json::from_str(&child.payload).map_err(|fault| invalid(fault.to_string()))?;
         let schema = self.types.schema_of(live).map_err(invalid)?;
         let faults = schema.faults(&payload);
         if !faults.is_empty() {
-            return Err(invalid(super::execute::list(&faults)));
+            return Err(invalid(crate::job::schema::list(&faults)));
         }
         let spec = &live.job_type.spec;
         let id = JobId::derived(parent.run.job, &child.call, &child.name, &child.payload, &spec.queue);

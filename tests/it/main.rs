@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one module per subject.
 
 mod arrows;
+mod commands;
 mod contract;
 mod eventually;
 mod faults;

@@ -1,5 +1,7 @@
 //! The functions without a namespace: `progress`, `sleep`, `submit`, `fail`, `retry_in`, `secret`.
 
+use std::time::Duration;
+
 use rhai::{Dynamic, EvalAltResult, FLOAT, INT, Map, Module};
 
 use super::reference::{Function, Namespace, Outcome};
@@ -94,10 +96,14 @@ fn progress(percent: &Dynamic, message: &Dynamic) -> ScriptResult<()> {
 }
 
 fn sleep(duration: &Dynamic) -> ScriptResult<()> {
-    context::current()?;
+    let run = context::current()?;
     let duration = args::duration("sleep", "duration", duration)?;
+    let skipped = run.ports.skip(duration);
+    if let Some(counted) = skipped {
+        run.skip(counted);
+    }
     context::wait(async move {
-        tokio::time::sleep(duration).await;
+        tokio::time::sleep(if skipped.is_some() { Duration::ZERO } else { duration }).await;
         Ok(())
     })
 }

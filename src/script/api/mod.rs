@@ -5,11 +5,11 @@
 //! into it. Arguments come as `Dynamic`, so that a wrong one gets an error that names it instead of "function not
 //! found".
 
-mod args;
+pub(super) mod args;
 mod control;
 mod csv;
 mod email;
-mod file;
+pub(super) mod file;
 mod http;
 mod json;
 mod log;
@@ -75,9 +75,9 @@ macro_rules! put {
         )
     };
 }
-use put;
+pub(super) use put;
 
-fn placed<T>(call: &NativeCallContext, function: impl FnOnce() -> ScriptResult<T>) -> ScriptResult<T> {
+pub(super) fn placed<T>(call: &NativeCallContext, function: impl FnOnce() -> ScriptResult<T>) -> ScriptResult<T> {
     function().map_err(|mut error| {
         if error.position().is_none() {
             error.set_position(call.call_position());
@@ -97,7 +97,7 @@ fn go_on() -> bool {
 }
 
 /// JSON of at most `max_bytes`; errors name the function and the place in `root`.
-fn to_json(function: &str, root: &str, value: &Dynamic, max_bytes: usize) -> ScriptResult<String> {
+pub(super) fn to_json(function: &str, root: &str, value: &Dynamic, max_bytes: usize) -> ScriptResult<String> {
     convert::to_json_while(go_on, value, root, max_bytes).map_err(|fault| ended_or(function, &fault))
 }
 

@@ -59,6 +59,8 @@ pub enum StopReason {
     Cancelled,
     LeaseLost,
     Shutdown,
+    /// Whoever asked for the run has no more time: the run ends as with its own timeout.
+    TimeUp,
 }
 
 /// Asks a run to end, from any thread. The first reason counts.
@@ -82,6 +84,7 @@ impl StopSignal {
             StopReason::Cancelled => 1,
             StopReason::LeaseLost => 2,
             StopReason::Shutdown => 3,
+            StopReason::TimeUp => 4,
         };
         let _ = self.0.reason.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
         self.0.waker.wake();
@@ -93,6 +96,7 @@ impl StopSignal {
             1 => Some(StopReason::Cancelled),
             2 => Some(StopReason::LeaseLost),
             3 => Some(StopReason::Shutdown),
+            4 => Some(StopReason::TimeUp),
             _ => None,
         }
     }
@@ -140,7 +144,7 @@ pub struct RunContext {
     pub(super) argument: Cell<Dynamic>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
-    pub(super) deadline: Instant,
+    pub(super) deadline: Cell<Instant>,
     pub(super) timeout: Duration,
     pub(super) beats: Arc<Beats>,
     pub(super) seen_beat: Cell<u32>,
@@ -229,7 +233,7 @@ impl RunContext {
     /// When the run must be over.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.deadline.get()
     }
 
     /// Ends the run; the first end counts.
@@ -254,10 +258,16 @@ impl RunContext {
 
     /// Whether the run has ended or must end now.
     pub(super) fn is_over_at(&self, now: Instant) -> bool {
-        if !self.is_over() && now >= self.deadline {
+        if !self.is_over() && now >= self.deadline.get() {
             self.end_with(End::Timeout);
         }
         self.ended.get()
+    }
+
+    /// Takes a time that passes only on a clock of its own off the run's time.
+    pub fn skip(&self, duration: Duration) {
+        let deadline = self.deadline.get();
+        self.deadline.set(deadline.checked_sub(duration).unwrap_or(self.started));
     }
 
     fn suspend(&self, pause: Pause) -> ScriptResult<()> {

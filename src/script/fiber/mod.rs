@@ -139,7 +139,9 @@ impl Fiber {
             argument: Cell::default(),
             stop: start.stop,
             started: now,
-            deadline: now.checked_add(start.timeout).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX))),
+            deadline: Cell::new(
+                now.checked_add(start.timeout).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX))),
+            ),
             timeout: start.timeout,
             beats: Arc::clone(beats),
             seen_beat: Cell::new(beats.count()),
@@ -208,8 +210,11 @@ impl Fiber {
                 Ok(Poll::Ready(())) => {}
                 Err(fault) => run.end_with(End::Panicked(panic_text(&*fault).to_owned())),
                 Ok(Poll::Pending) => {
-                    let deadline = run.deadline;
-                    let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+                    let deadline = run.deadline().into();
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+                    if timer.deadline() != deadline {
+                        timer.as_mut().reset(deadline);
+                    }
                     if timer.as_mut().poll(task).is_pending() {
                         return false;
                     }

@@ -137,7 +137,7 @@ fn is_ours(path: &str) -> bool {
         return true;
     }
     let is_script = Path::new(path).extension().is_some_and(|extension| extension == "rhai");
-    is_script && !path.ends_with(".test.rhai") && (path.starts_with("lib/") || !path.contains('/'))
+    is_script && if path.starts_with("lib/") { !path.ends_with(".test.rhai") } else { !path.contains('/') }
 }
 
 fn read_text(path: &Path, size: u64) -> Result<Arc<str>, String> {

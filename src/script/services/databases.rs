@@ -4,7 +4,7 @@
 //! nothing may stay on it: no transaction, no temporary table, no attached file (an authorizer refuses them). Dropping
 //! a call's reply stops its statement. Knows which databases there are, not which a script may use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,9 +16,11 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Statement, params_from_iter};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::edge::{Edge, SqlReply};
 use super::{Reply, joined};
 use crate::job::ErrorKind;
 use crate::script::ports::{HostError, HostResult};
@@ -51,6 +53,7 @@ pub struct Rows {
 #[derive(Debug)]
 pub struct Databases {
     by_name: BTreeMap<String, Arc<Database>>,
+    edge: Option<Arc<dyn Edge>>,
     runtime: Handle,
 }
 
@@ -62,7 +65,12 @@ impl Databases {
             let name = name.to_ascii_lowercase();
             (name.clone(), Arc::new(Database::new(name, file)))
         };
-        Self { by_name: files.into_iter().map(database).collect(), runtime }
+        Self { by_name: files.into_iter().map(database).collect(), edge: None, runtime }
+    }
+
+    /// Asks no database from now on.
+    pub fn answer_by(&mut self, edge: Arc<dyn Edge>) {
+        self.edge = Some(edge);
     }
 
     /// The names, sorted.
@@ -75,6 +83,10 @@ impl Databases {
     /// # Errors
     /// Of kind `host.sql`, through the reply.
     pub fn query(&self, name: &str, sql: String, params: Vec<SqlValue>, max_bytes: usize) -> Reply<Rows> {
+        if let Some(edge) = &self.edge {
+            let answer = edge.sql(name, &sql).map(rows_of);
+            return Reply::of(&self.runtime, async move { answer });
+        }
         self.call(name, move |connection| select(connection, &sql, &params, max_bytes))
     }
 
@@ -83,6 +95,13 @@ impl Databases {
     /// # Errors
     /// Of kind `host.sql`, through the reply.
     pub fn execute(&self, name: &str, sql: String, params: Vec<SqlValue>) -> Reply<u64> {
+        if let Some(edge) = &self.edge {
+            let answer = edge.sql(name, &sql).map(|reply| match reply {
+                SqlReply::Changed(count) => count,
+                SqlReply::Rows(rows) => rows.len() as u64,
+            });
+            return Reply::of(&self.runtime, async move { answer });
+        }
         self.call(name, move |connection| change(connection, &sql, &params))
     }
 
@@ -98,6 +117,30 @@ impl Databases {
             sql_error(format!("there is no database `{name}`: set DATABASE_{upper}_URL (known: {})", known()), false)
         });
         Reply::of(&self.runtime, async move { found?.run(work).await })
+    }
+}
+
+/// What a test says that a query finds.
+fn rows_of(reply: SqlReply) -> Rows {
+    let SqlReply::Rows(rows) = reply else { return Rows { columns: Vec::new(), rows: Vec::new() } };
+    let columns: BTreeSet<String> = rows.iter().flat_map(|row| row.keys().cloned()).collect();
+    let columns: Vec<String> = columns.into_iter().collect();
+    let rows = rows
+        .into_iter()
+        .map(|mut row| columns.iter().map(|column| value_of(row.remove(column).unwrap_or_default())).collect())
+        .collect();
+    Rows { columns, rows }
+}
+
+fn value_of(value: Value) -> SqlValue {
+    match value {
+        Value::Null => SqlValue::Null,
+        Value::Bool(value) => SqlValue::Integer(value.into()),
+        Value::Number(number) => {
+            number.as_i64().map_or_else(|| SqlValue::Real(number.as_f64().unwrap_or_default()), SqlValue::Integer)
+        }
+        Value::String(text) => SqlValue::Text(text),
+        other => SqlValue::Text(other.to_string()),
     }
 }
 

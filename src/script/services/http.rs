@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use url::Host;
 
 use super::Reply;
+use super::edge::Edge;
 use super::net_guard::{AddressGuard, ClosedAddress, HostPattern};
 use crate::job::{ErrorKind, units};
 use crate::script::ports::{HostError, HostResult};
@@ -87,13 +88,19 @@ pub struct Http {
     guard: AddressGuard,
     /// Made at first use: a machine without root certificates can still do all the rest.
     client: Arc<OnceLock<Result<Client, String>>>,
+    edge: Option<Arc<dyn Edge>>,
     runtime: Handle,
 }
 
 impl Http {
     #[must_use]
     pub fn new(guard: AddressGuard, runtime: Handle) -> Self {
-        Self { guard, client: Arc::default(), runtime }
+        Self { guard, client: Arc::default(), edge: None, runtime }
+    }
+
+    /// Makes no connection from now on.
+    pub fn answer_by(&mut self, edge: Arc<dyn Edge>) {
+        self.edge = Some(edge);
     }
 
     /// Sends the request and reads the answer. Dropping the reply breaks it off.
@@ -101,11 +108,31 @@ impl Http {
     /// # Errors
     /// Of kind `denied` for what the script or the network may not reach, else `host.http`, through the reply.
     pub fn send(&self, call: HttpCall) -> Reply<HttpAnswer> {
-        let (made, guard) = (Arc::clone(&self.client), self.guard.clone());
+        let (made, guard, edge) = (Arc::clone(&self.client), self.guard.clone(), self.edge.clone());
         Reply::of(&self.runtime, async move {
-            let client = made.get_or_init(|| client(guard.clone())).clone().map_err(|error| http_error(error, true))?;
-            within_time(client, guard, call).await
+            let way = match edge {
+                Some(edge) => Way::Edge(edge),
+                None => Way::Net(
+                    made.get_or_init(|| client(guard.clone())).clone().map_err(|error| http_error(error, true))?,
+                ),
+            };
+            within_time(way, guard, call).await
         })
+    }
+}
+
+/// How requests go out.
+enum Way {
+    Net(Client),
+    Edge(Arc<dyn Edge>),
+}
+
+impl Way {
+    async fn execute(&self, request: Request, url: &Url) -> HostResult<Response> {
+        match self {
+            Self::Net(client) => client.execute(request).await.map_err(|error| failed(error, url)),
+            Self::Edge(edge) => edge.http(&request),
+        }
     }
 }
 
@@ -138,15 +165,15 @@ impl Resolve for GuardedResolver {
     }
 }
 
-async fn within_time(client: Client, guard: AddressGuard, call: HttpCall) -> HostResult<HttpAnswer> {
+async fn within_time(way: Way, guard: AddressGuard, call: HttpCall) -> HostResult<HttpAnswer> {
     let (timeout, place) = (call.timeout, place(&call.url));
-    tokio::time::timeout(timeout, follow(&client, &guard, call)).await.unwrap_or_else(|_| {
+    tokio::time::timeout(timeout, follow(&way, &guard, call)).await.unwrap_or_else(|_| {
         let timeout = units::format_duration(timeout);
         Err(http_error(format!("{place} did not answer in full within {timeout}"), true))
     })
 }
 
-async fn follow(client: &Client, guard: &AddressGuard, call: HttpCall) -> HostResult<HttpAnswer> {
+async fn follow(way: &Way, guard: &AddressGuard, call: HttpCall) -> HostResult<HttpAnswer> {
     let HttpCall { mut method, mut url, headers, body, allow, max_answer, .. } = call;
     let mut headers = parsed(&headers)?;
     let mut body = bytes::Bytes::from(body);
@@ -157,7 +184,7 @@ async fn follow(client: &Client, guard: &AddressGuard, call: HttpCall) -> HostRe
         if !body.is_empty() || !matches!(method, Method::GET | Method::HEAD) {
             *request.body_mut() = Some(body.clone().into());
         }
-        let response = client.execute(request).await.map_err(|error| failed(error, &url))?;
+        let response = way.execute(request, &url).await?;
         let Some(next) = next_hop(&response, &url)? else {
             return answer(response, &url, max_answer).await;
         };

@@ -16,6 +16,7 @@ use lettre::transport::smtp;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use tokio::runtime::Handle;
 
+use super::edge::Edge;
 use super::{Reply, joined};
 use crate::job::ErrorKind;
 use crate::script::ports::{HostError, HostResult};
@@ -64,6 +65,7 @@ pub struct Mail {
 enum Way {
     Smtp(AsyncSmtpTransport<Tokio1Executor>),
     Folder(Arc<Path>),
+    Edge(Arc<dyn Edge>),
 }
 
 impl Mail {
@@ -88,6 +90,11 @@ impl Mail {
         Ok(Self { from: sender(from)?, way: Way::Folder(folder.into()), runtime })
     }
 
+    /// Sends nothing from now on.
+    pub fn answer_by(&mut self, edge: Arc<dyn Edge>) {
+        self.way = Way::Edge(edge);
+    }
+
     /// Sends `letter` and gives its message id, `<ID@ryemill>`. Once begun it goes on when the reply is dropped: a
     /// conversation broken off in the middle would leave its connection useless for the next letter.
     ///
@@ -96,9 +103,13 @@ impl Mail {
     pub fn send(&self, letter: Letter) -> Reply<String> {
         let (from, way) = (self.from.clone(), self.way.clone());
         Reply::of_all(&self.runtime, async move {
+            let kept = matches!(way, Way::Edge(_)).then(|| letter.clone());
             let built = joined(tokio::task::spawn_blocking(move || finished(letter, from)).await)?;
             let message_id = built.message_id.clone();
-            way.carry(built).await?;
+            match (way, kept) {
+                (Way::Edge(edge), Some(letter)) => edge.mail(letter),
+                (way, _) => way.carry(built).await?,
+            }
             Ok(message_id)
         })
     }
@@ -119,6 +130,7 @@ impl Way {
                 Ok(_) => Ok(()),
                 Err(error) => Err(refused(&error)),
             },
+            Self::Edge(_) => Ok(()),
             Self::Folder(folder) => {
                 let written = tokio::task::spawn_blocking(move || write_letter(&folder, &built)).await;
                 joined(written.map(|result| result.map_err(|error| email_error(error, true))))

@@ -5,6 +5,7 @@
 //! opened them, and what they hold is not that run's memory.
 
 pub mod databases;
+pub mod edge;
 pub mod http;
 pub mod mail;
 pub mod net_guard;
@@ -14,6 +15,7 @@ pub mod templates;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
@@ -23,6 +25,7 @@ use tokio::task::JoinError;
 use url::Url;
 
 use self::databases::Databases;
+use self::edge::Edge;
 use self::http::Http;
 use self::mail::Mail;
 use self::net_guard::AddressGuard;
@@ -93,6 +96,15 @@ impl Services {
             masker,
             runtime: runtime.clone(),
         })
+    }
+
+    /// Has every call that would leave the process answered by `edge`.
+    #[must_use]
+    pub fn with_edge(mut self, edge: &Arc<dyn Edge>) -> Self {
+        self.http.answer_by(Arc::clone(edge));
+        self.mail.answer_by(Arc::clone(edge));
+        self.databases.answer_by(Arc::clone(edge));
+        self
     }
 
     /// Begins `work` on a blocking thread. It is not broken off; nobody may listen any more when it ends.
