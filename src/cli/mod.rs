@@ -4,10 +4,12 @@
 
 mod check;
 mod client;
+mod definitions;
 mod demo;
 mod dev;
 mod follow;
 mod keys;
+mod new;
 mod run;
 mod sample;
 mod server;
@@ -54,6 +56,20 @@ enum Command {
     Run(RunArgs),
     /// Run the tests of scripts: each `fn test_…()` of `NAME.test.rhai`.
     Test(TestArgs),
+    /// Make a script and its tests from a template.
+    New {
+        /// The job's name: `email` for jobs/email.rhai.
+        name: String,
+    },
+    /// Write what scripts can call as definition files for the Rhai language server.
+    Definitions {
+        /// Where they go.
+        #[arg(default_value = "definitions")]
+        folder: PathBuf,
+        /// As JSON to standard output instead, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// Submit a job to the API.
     Submit(SubmitArgs),
     /// Make API keys.
@@ -69,6 +85,9 @@ struct RunArgs {
     name: String,
     #[command(flatten)]
     payload: PayloadArgs,
+    /// Run it again whenever something in the jobs folder changes, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
     /// The report of the run as JSON, for programs.
     #[arg(long)]
     json: bool,
@@ -89,8 +108,8 @@ struct TestArgs {
 #[derive(Args, Debug)]
 #[group(multiple = false)]
 struct PayloadArgs {
-    /// JSON, or @FILE, or @- for standard input.
-    #[arg(long, value_name = "JSON|@FILE")]
+    /// JSON, or @FILE, or - for standard input.
+    #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     payload: Option<String>,
     /// The script's first example.
     #[arg(long)]
@@ -169,6 +188,8 @@ impl Cli {
             Command::Check { path, json } => with_config(|config| check::run(&config, path, json)),
             Command::Run(args) => with_config(|config| run::run(config, &args)),
             Command::Test(args) => with_config(|config| test::run(&config, &args)),
+            Command::New { name } => with_config(|config| new::run(&config, &name)),
+            Command::Definitions { folder, json } => definitions::run(&folder, json),
             Command::Submit(args) => with_config(|config| submit::run(&config, &args)),
             Command::Keys { command: KeysCommand::New { id, scopes } } => keys::new(&id, &scopes),
         };
@@ -204,8 +225,8 @@ fn payload(args: &PayloadArgs, example: impl FnOnce() -> Result<Option<String>, 
         }
         (None, false) => "{}".to_owned(),
         (Some(given), _) => match given.strip_prefix('@') {
-            None => given.clone(),
-            Some("-") => std::io::read_to_string(std::io::stdin())
+            None if given != "-" => given.clone(),
+            None | Some("-") => std::io::read_to_string(std::io::stdin())
                 .map_err(|error| Failure::Usage(format!("standard input cannot be read: {error}")))?,
             Some(file) => std::fs::read_to_string(file)
                 .map_err(|error| Failure::Usage(format!("the payload file {file} cannot be read: {error}")))?,

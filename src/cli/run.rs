@@ -10,50 +10,91 @@ use tokio::sync::oneshot;
 use super::{Failure, Outcome, RunArgs, payload, sample, say, setup};
 use crate::config::Config;
 use crate::job::units::format_size;
-use crate::job::{Clock, JobError, JobId, JobName, LogLevel, RequestId, RunToken, time::SystemClock};
-use crate::script::context::{JobInfo, StopSignal};
+use crate::job::{Clock, JobError, JobName, LogLevel, time::SystemClock};
+use crate::script::context::StopSignal;
 use crate::script::fiber::{RunReport, ScriptEnd};
 use crate::script::library::{Library, Script};
 use crate::script::memory::{Listener, MemoryPorts, Note};
 use crate::script::pool::{Pool, PoolOptions, RunRequest};
+use crate::script::testing;
 
 pub fn run(mut config: Config, args: &RunArgs) -> Outcome {
     sample::provide(&mut config)?;
     let library = setup::library(&config)?;
-    let script = find(&library, &args.name)?;
-    let example = || Ok(script.job_type.spec.examples.first().map(ToString::to_string));
-    let payload = payload(&args.payload, example)?;
-    check_payload(&script, &payload)?;
+    let script = find(&library, &args.name);
+    let example = || {
+        let script = find(&library, &args.name)?;
+        Ok(script.job_type.spec.examples.first().map(ToString::to_string))
+    };
+    // Read once: standard input has no second time.
+    let given = if args.payload.example { None } else { Some(payload(&args.payload, || Ok(None))?) };
+    let payload = || given.clone().map_or_else(|| payload(&args.payload, example), Ok);
     let runtime = setup::runtime()?;
     runtime.block_on(async {
         let services = setup::services(&config)?;
         let pool = Pool::start(PoolOptions { threads: 1, limits: config.limits.clone(), services })?;
-        let job = job(&script);
-        let listener: Option<Listener> = (!args.json).then_some(Box::new(tell));
-        let ports = Arc::new(MemoryPorts::new(job.id, listener));
-        let (done, ended) = oneshot::channel();
-        pool.run(RunRequest {
-            script: Arc::clone(&script),
-            job,
-            payload: serde_json::value::RawValue::from_string(payload)
-                .map_err(|error| Failure::Usage(format!("the payload is not JSON: {error}")))?,
-            timeout: script.job_type.spec.timeout,
-            ports: ports.clone(),
-            stop: StopSignal::new(),
-            done: Box::new(move |report| {
-                let _ = done.send(report); // nobody waits any more: the command was interrupted
-            }),
-        });
-        let report = ended.await.map_err(|_| Failure::Failed("the executor thread has died".into()))?;
-        let files = save(&config, &script, &ports)?;
-        if args.json {
-            report_json(&report, &ports, &files);
-        } else {
-            report_text(&report, &ports, &files);
+        let mut outcome = match script.and_then(|script| payload().map(|payload| (script, payload))) {
+            Ok((script, payload)) => once(&config, args, &pool, script, payload).await,
+            Err(failure) => Err(failure),
+        };
+        if args.watch {
+            let shutdown = setup::shutdown()?;
+            let mut changes = library.changes();
+            tokio::spawn(Arc::clone(&library).watch(shutdown.clone()));
+            loop {
+                tell_failure(&outcome);
+                tokio::select! {
+                    () = shutdown.requested() => break,
+                    Ok(()) = changes.changed() => {}
+                }
+                say("");
+                outcome = match find(&library, &args.name).and_then(|script| payload().map(|payload| (script, payload)))
+                {
+                    Ok((script, payload)) => once(&config, args, &pool, script, payload).await,
+                    Err(failure) => Err(failure),
+                };
+            }
+            outcome = Ok(());
         }
         pool.shut_down();
-        if matches!(report.end, ScriptEnd::Returned(_)) { Ok(()) } else { Err(Failure::Said) }
+        outcome
     })
+}
+
+/// While watching, a failure is no end.
+fn tell_failure(outcome: &Outcome) {
+    if let Err(Failure::Failed(why) | Failure::Usage(why)) = outcome {
+        say(why);
+    }
+    say("-- waiting for a change; Ctrl-C ends --");
+}
+
+async fn once(config: &Config, args: &RunArgs, pool: &Pool, script: Arc<Script>, payload: String) -> Outcome {
+    check_payload(&script, &payload)?;
+    let job = testing::info(&script, 1, SystemClock.now());
+    let listener: Option<Listener> = (!args.json).then_some(Box::new(tell));
+    let ports = Arc::new(MemoryPorts::new(job.id, listener));
+    let (done, ended) = oneshot::channel();
+    pool.run(RunRequest {
+        script: Arc::clone(&script),
+        job,
+        payload: serde_json::value::RawValue::from_string(payload)
+            .map_err(|error| Failure::Usage(format!("the payload is not JSON: {error}")))?,
+        timeout: script.job_type.spec.timeout,
+        ports: ports.clone(),
+        stop: StopSignal::new(),
+        done: Box::new(move |report| {
+            let _ = done.send(report); // nobody waits any more: the command was interrupted
+        }),
+    });
+    let report = ended.await.map_err(|_| Failure::Failed("the executor thread has died".into()))?;
+    let files = save(config, &script, &ports)?;
+    if args.json {
+        report_json(&report, &ports, &files);
+    } else {
+        report_text(&report, &ports, &files);
+    }
+    if matches!(report.end, ScriptEnd::Returned(_)) { Ok(()) } else { Err(Failure::Said) }
 }
 
 /// The script, or why there is none.
@@ -83,23 +124,6 @@ fn check_payload(script: &Script, payload: &str) -> Outcome {
         .map(|fault| format!("  {}: {}", if fault.pointer.is_empty() { "/" } else { &fault.pointer }, fault.message))
         .collect();
     Err(Failure::Failed(format!("the payload does not fit the schema of {}:\n{}", script.file, lines.join("\n"))))
-}
-
-fn job(script: &Script) -> JobInfo {
-    let spec = &script.job_type.spec;
-    JobInfo {
-        id: JobId::new(&spec.queue),
-        name: script.job_type.name.clone(),
-        queue: spec.queue.clone(),
-        token: RunToken::random(),
-        attempt: 1,
-        max_attempts: spec.max_attempts,
-        request_id: RequestId::random(),
-        created_at: SystemClock.now(),
-        tags: Vec::new(),
-        priority: spec.priority,
-        depth: 0,
-    }
 }
 
 /// Shows what a run says, as it says it.

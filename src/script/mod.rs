@@ -7,6 +7,7 @@ pub mod account;
 mod api;
 mod checked;
 pub mod convert;
+pub mod definitions;
 pub mod diagnostics;
 pub mod engine;
 mod failure;

@@ -19,12 +19,58 @@ use crate::script::context::{self, ScriptResult};
 use crate::script::diagnostics::near;
 use crate::script::engine;
 use crate::script::ports::HostError;
+use crate::script::reference::{Function, Namespace, Outcome};
 use crate::script::services::edge::SqlReply;
 
 /// Characters of a value in the text of a failed assertion.
 const MAX_SHOWN: usize = 1000;
 /// Bytes of a mock, as JSON.
 const MAX_MOCK: usize = 8 << 20;
+
+/// What only tests can call.
+pub const REFERENCE: Namespace = Namespace {
+    name: "",
+    about: "",
+    functions: &[
+        Function::new(
+            &["assert(holds: bool)", "assert(holds: bool, why: any)"],
+            "fails the test unless `holds` is true",
+            "assert(ran.emails.is_empty(), \"nothing was sent\");",
+            Outcome::Nothing,
+        ),
+        Function::new(
+            &["assert_eq(left: any, right: any)", "assert_eq(left: any, right: any, why: any)"],
+            "fails the test unless both values are the same, and names the first place where they differ",
+            "assert_eq(ran.state, \"succeeded\", ran.error);",
+            Outcome::Nothing,
+        ),
+        Function::new(
+            &["assert_throws(call: Fn) -> any", "assert_throws(call: Fn, text: string) -> any"],
+            "fails the test unless `call` throws something with `text` in it; gives what was thrown",
+            "assert_throws(|| run_job(\"email\", #{}), \"subject\");",
+            Outcome::Nothing,
+        ),
+        Function::new(
+            &["run_job(name: string, payload: any) -> map"],
+            "runs a job to its end over all its attempts and tells all about it",
+            "let ran = run_job(\"email\", #{ to: \"ada@example.com\", subject: \"Hello\" });",
+            Outcome::Nothing,
+        ),
+        Function::new(
+            &["mock_http(method: string, url_pattern: string, answer: map | array)"],
+            "answers HTTP calls in place of the server; of several answers each is given once, the last one stays",
+            "mock_http(\"GET\", \"https://api.example.com/*\", #{ status: 200, body: #{ id: 7 } });",
+            Outcome::Nothing,
+        ),
+        Function::new(
+            &["mock_sql(database: string, pattern: string, rows: array | int | map)"],
+            "answers statements in place of the database",
+            "mock_sql(\"shop\", \"FROM orders\", [#{ id: 7, cents: 700 }]);",
+            Outcome::Nothing,
+        ),
+    ],
+    notes: "",
+};
 
 /// The engine of a test: that of a job, and these.
 pub fn engine(stage: &Arc<Stage>) -> Engine {
@@ -58,6 +104,31 @@ fn module(stage: &Arc<Stage>) -> Module {
         mock_sql(&on, &database, &pattern, &rows)
     });
     module
+}
+
+/// `name/arity` of what is registered.
+///
+/// # Panics
+/// Without a runtime.
+#[cfg(test)]
+pub fn registered() -> std::collections::BTreeSet<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let options = super::TestOptions {
+        timeout: GRACE,
+        limits: crate::job::Limits::default(),
+        mail_from: String::new(),
+        runtime: runtime.handle().clone(),
+    };
+    let mut engine = Engine::new_raw();
+    engine.register_global_module(module(&Stage::new(Arc::default(), &options)).into());
+    let signatures = engine.gen_fn_signatures(true).into_iter();
+    signatures
+        .filter_map(|signature| {
+            let (name, rest) = signature.split_once('(')?;
+            let parameters = rest.split(") ->").next()?.trim_end_matches(')');
+            Some(format!("{name}/{}", parameters.split(',').filter(|text| !text.trim().is_empty()).count()))
+        })
+        .collect()
 }
 
 fn failed(mut message: String, why: Option<&Dynamic>) -> Box<EvalAltResult> {

@@ -60,7 +60,7 @@ pub async fn run(stage: Arc<Stage>, script: Arc<Script>, payload: String, until:
         let stop = StopSignal::new();
         let (done, ended) = oneshot::channel();
         let request = RunRequest {
-            job: crate::script::context::JobInfo { attempt, priority: spec.priority, ..first.clone() },
+            job: crate::script::context::JobInfo { attempt, ..first.clone() },
             script: Arc::clone(&script),
             payload: RawValue::from_string(payload.clone())
                 .map_err(|error| HostError::new(ErrorKind::Script, format!("run_job: {error}"), false))?,

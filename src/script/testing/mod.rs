@@ -15,6 +15,9 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 
+pub use self::functions::REFERENCE;
+#[cfg(test)]
+pub use self::functions::registered;
 use self::stage::Stage;
 use super::context::{JobInfo, StopSignal};
 use super::fiber::ScriptEnd;
@@ -24,7 +27,7 @@ use super::pool::{Pool, PoolOptions, RunRequest};
 use super::services::{Services, ServicesOptions};
 use crate::config::{Mailer, Secret};
 use crate::job::time::SystemClock;
-use crate::job::{Clock, ErrorKind, JobError, JobId, Limits, LogLevel, Priority, RequestId, RunToken};
+use crate::job::{Clock, ErrorKind, JobError, JobId, Limits, LogLevel, RequestId, RunToken};
 
 /// A test's jobs must be over this long before it, so that it can tell where in the job its time went; or a tenth of its
 /// time if that is less.
@@ -119,7 +122,7 @@ pub fn info(script: &Script, attempt: u32, created_at: crate::job::Timestamp) ->
         request_id: RequestId::random(),
         created_at,
         tags: Vec::new(),
-        priority: Priority::default(),
+        priority: spec.priority,
         depth: 0,
     }
 }

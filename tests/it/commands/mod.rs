@@ -1,5 +1,6 @@
 //! The commands of the script author, as the real binary prints them.
 
+mod author;
 mod test;
 
 use std::path::Path;
