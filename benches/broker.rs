@@ -12,7 +12,7 @@ use futures_util::stream;
 use rusqlite::{Connection, params};
 use ryemill::broker::sqlite::{SqliteBroker, SyncMode};
 use ryemill::broker::{Broker, Claim, Filter, Finish, NewJob, Run, Topic, WorkerBeat};
-use ryemill::job::{JobId, JobName, Json, Priority, QueueName, RequestId, RunEnd, State, WorkerId};
+use ryemill::job::{ClaimTicket, JobId, JobName, Json, Priority, QueueName, RequestId, RunEnd, State, WorkerId};
 use serde_json::value::RawValue;
 
 const BATCH: usize = 100;
@@ -159,7 +159,14 @@ fn job(name: &str) -> NewJob {
 }
 
 fn claim(worker: &WorkerId) -> Claim {
-    Claim { worker: worker.clone(), queues: vec![queue()], lacking: Vec::new(), limit: BATCH, suspect: false }
+    Claim {
+        worker: worker.clone(),
+        ticket: ClaimTicket::random(),
+        queues: vec![queue()],
+        lacking: Vec::new(),
+        limit: BATCH,
+        suspect: false,
+    }
 }
 
 fn finish(run: Run) -> Finish {

@@ -4,6 +4,7 @@
 //! Times are the broker's own (`now` below is its clock), so workers and servers with other clocks agree.
 
 mod files;
+pub mod redis;
 pub mod sqlite;
 mod types;
 
@@ -70,8 +71,9 @@ pub trait Broker: Send + Sync + 'static {
     /// In a queue the smallest `created − 60 s × priority` goes first, then the older one; queues are served in the order
     /// given, each with what the ones before left. Paused queues and types in `lacking` are passed over and never block
     /// others. Suspects (see `sweep`) are given only to a claim with `suspect`, at most one.
-    /// A worker claims only under a live lease. Two claims never get the same run. Await the answer: the runs of a claim
-    /// that is dropped midway may be the worker's, and nobody's work, until their time is over.
+    /// A worker claims only under a live lease. Two claims never get the same run.
+    /// Idempotent by ticket: the same claim made again, because its answer was lost, gets the same runs, as far as they
+    /// still go on. The last claim of a worker is remembered, so one whose answer is unknown is made again until it is.
     /// Errors: `LeaseLost` when the worker is not registered or its lease is over.
     async fn claim(&self, claim: &Claim) -> Result<Claimed>;
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Run;
 use crate::job::{
-    Job, JobId, JobName, JobType, Json, LogLevel, Priority, QueueName, RequestId, RunEnd, State, Timestamp, Version,
-    WorkerId,
+    ClaimTicket, Job, JobId, JobName, JobType, Json, LogLevel, Priority, QueueName, RequestId, RunEnd, State,
+    Timestamp, Version, WorkerId,
 };
 
 /// A job to store.
@@ -61,6 +61,8 @@ pub struct Reserved {
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub worker: WorkerId,
+    /// New for each claim, and the same when a claim is made again.
+    pub ticket: ClaimTicket,
     /// In the order of this turn.
     pub queues: Vec<QueueName>,
     /// Known types that this worker has not loaded.
@@ -73,7 +75,8 @@ pub struct Claim {
 #[derive(Clone, Debug, Default)]
 pub struct Claimed {
     pub jobs: Vec<ClaimedJob>,
-    /// How long until the next scheduled job of these queues is due; none when none is scheduled.
+    /// How long until the next scheduled job of these queues is due; none when none is scheduled. Not said when as many
+    /// jobs were given as asked for.
     pub next_due: Option<Duration>,
 }
 

@@ -27,7 +27,7 @@ pub fn run(mut config: Config) -> Outcome {
     sample::provide(&mut config)?;
     setup::runtime()?.block_on(async {
         let shutdown = setup::shutdown()?;
-        let (broker, metrics) = (setup::broker(&config)?, Arc::new(Metrics::new()));
+        let (broker, metrics) = (setup::broker(&config).await?, Arc::new(Metrics::new()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .map_err(|error| Failure::Failed(format!("no port can be had on loopback: {error}")))?;

@@ -13,7 +13,7 @@ pub fn run(mut config: Config) -> Outcome {
     sample::provide(&mut config)?;
     setup::runtime()?.block_on(async {
         let shutdown = setup::shutdown()?;
-        let (broker, metrics) = (setup::broker(&config)?, Arc::new(Metrics::new()));
+        let (broker, metrics) = (setup::broker(&config).await?, Arc::new(Metrics::new()));
         let listener = setup::api_listener(&config).await?;
         if let Ok(address) = listener.local_addr() {
             tracing::info!("the API is on http://{address}; edit scripts in {}", config.jobs_dir.display());

@@ -12,7 +12,7 @@ pub fn run(config: Config) -> Outcome {
     let _logs = setup::logging(&config, "server")?;
     setup::runtime()?.block_on(async {
         let shutdown = setup::shutdown()?;
-        let state = setup::server_state(&config, setup::broker(&config)?, Arc::new(Metrics::new()))?;
+        let state = setup::server_state(&config, setup::broker(&config).await?, Arc::new(Metrics::new()))?;
         let listener = setup::api_listener(&config).await?;
         if let Ok(address) = listener.local_addr() {
             tracing::info!("the API is on http://{address}");

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::Failure;
+use crate::broker::redis::{Namespace, RedisBroker, Target};
 use crate::broker::sqlite::{SqliteBroker, SyncMode};
 use crate::broker::{FileStore, SharedBroker};
-use crate::config::{BrokerUrl, Config};
+use crate::config::{BrokerUrl, Config, CredentialUrl};
 use crate::script::fiber::size_for;
 use crate::script::library::Library;
 use crate::script::services::{Services, ServicesOptions};
@@ -43,18 +44,29 @@ pub fn logging(config: &Config, role: &'static str) -> Result<LogGuard, Failure>
     Ok(guard)
 }
 
-pub fn broker(config: &Config) -> Result<SharedBroker, Failure> {
-    match &config.broker {
+/// Must be called within the runtime.
+pub async fn broker(config: &Config) -> Result<SharedBroker, Failure> {
+    let target = match &config.broker {
         BrokerUrl::Sqlite { path, sync_normal } => {
             let sync = if *sync_normal { SyncMode::Normal } else { SyncMode::Full };
             let broker = SqliteBroker::open(path, sync)
                 .map_err(|error| Failure::Failed(format!("the broker {} cannot be opened: {error}", path.display())))?;
-            Ok(Arc::new(broker))
+            return Ok(Arc::new(broker));
         }
-        BrokerUrl::Redis { .. } | BrokerUrl::RedisCluster { .. } | BrokerUrl::RedisSentinel { .. } => {
-            Err(Failure::Usage("this version has no Redis broker yet: set BROKER_URL=sqlite:data/ryemill.db".into()))
+        BrokerUrl::Redis { url } => Target::one(url.expose()),
+        BrokerUrl::RedisCluster { nodes } => {
+            Target::cluster(&nodes.iter().map(CredentialUrl::expose).collect::<Vec<_>>())
         }
-    }
+        BrokerUrl::RedisSentinel { sentinels, master, credentials } => {
+            let sentinels: Vec<&str> = sentinels.iter().map(String::as_str).collect();
+            let user = credentials.as_ref().and_then(|credentials| credentials.username.as_deref());
+            let password = credentials.as_ref().map(|credentials| credentials.password.expose());
+            Target::sentinel(&sentinels, master, user, password)
+        }
+    };
+    let open = async { RedisBroker::open(target?, Namespace::default(), config.allow_eviction).await };
+    let broker = open.await.map_err(|error| Failure::Failed(format!("the broker cannot be used: {error}")))?;
+    Ok(Arc::new(broker))
 }
 
 pub fn files(config: &Config) -> Result<FileStore, Failure> {

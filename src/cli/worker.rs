@@ -11,7 +11,7 @@ pub fn run(config: Config) -> Outcome {
     let _logs = setup::logging(&config, "worker")?;
     setup::runtime()?.block_on(async {
         let shutdown = setup::shutdown()?;
-        let broker = setup::broker(&config)?;
+        let broker = setup::broker(&config).await?;
         let worker = setup::worker(&config, broker, Arc::new(Metrics::new()), &shutdown).await?;
         Ok(worker.run(shutdown).await?)
     })

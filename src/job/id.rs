@@ -181,6 +181,27 @@ impl RunToken {
     }
 }
 
+/// Names one claim of a worker: the tokens of its runs follow from it, so that a claim made again gives the same ones.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ClaimTicket(pub u64);
+
+impl ClaimTicket {
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// The token of the `n`th run.
+    #[must_use]
+    pub fn token(self, n: usize) -> RunToken {
+        // SplitMix64 (Steele, Lea, Flood 2014): another number for each of 2^64, so two runs of a claim never share one.
+        let mut z = self.0.wrapping_add((n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        RunToken((z ^ (z >> 31)).cast_signed())
+    }
+}
+
 /// One job. Text form: a UUID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

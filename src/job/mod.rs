@@ -13,12 +13,12 @@ pub mod state;
 pub mod time;
 pub mod units;
 
-pub use id::{JobId, JobName, QueueName, RequestId, RunToken, Version, WorkerId};
+pub use id::{ClaimTicket, JobId, JobName, QueueName, RequestId, RunToken, Version, WorkerId};
 pub use limits::Limits;
 pub use outcome::{ErrorKind, JobError, Outcome, RunEnd};
 pub use record::{Attempt, FileInfo, Job, Json, LogLevel, LogLine, Priority, Progress};
 pub use retry::Backoff;
 pub use schema::{PayloadFault, PayloadSchema};
-pub use spec::{JobSpec, JobType};
+pub use spec::{JobSpec, JobType, Keep};
 pub use state::{Event, State};
 pub use time::{Clock, Timestamp};

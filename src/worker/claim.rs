@@ -11,6 +11,7 @@ use super::Shared;
 use super::execute::{ALL_BUSY, SHUTTING_DOWN, Starter};
 use super::queues::{Queues, Rotation};
 use crate::broker::{BrokerError, Claim, Topic};
+use crate::job::ClaimTicket;
 use crate::shutdown::Shutdown;
 
 /// Most jobs of one claim.
@@ -135,6 +136,7 @@ impl ClaimLoop {
         let member = lease.member();
         let claim = Claim {
             worker: member.id.clone(),
+            ticket: ClaimTicket::random(),
             queues: rotation.turn(),
             lacking: known.lacking.clone(),
             limit: permits.num_permits(),
@@ -143,14 +145,23 @@ impl ClaimLoop {
         if claim.queues.is_empty() {
             return Took::Some(None);
         }
-        let claimed = match broker.claim(&claim).await {
-            Ok(claimed) => claimed,
-            Err(BrokerError::LeaseLost) => {
-                lease.doubt();
-                return Took::Failed;
+        // The answer of a claim may be lost, and its runs with it: the same claim is made until it is answered.
+        let mut pause = PAUSE;
+        let claimed = loop {
+            match broker.claim(&claim).await {
+                Ok(claimed) => break claimed,
+                Err(BrokerError::LeaseLost) => {
+                    lease.doubt();
+                    return Took::Failed;
+                }
+                Err(problem) => warn!("jobs could not be claimed: {problem}"),
             }
-            Err(problem) => {
-                warn!("jobs could not be claimed: {problem}");
+            tokio::select! {
+                // Whatever it may have got goes back when the worker retires.
+                () = stop.requested() => return Took::Failed,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(POLL),
+            }
+            if lease.member().id != member.id {
                 return Took::Failed;
             }
         };

@@ -1,6 +1,7 @@
 //! The claim: takes the first jobs in line, type by type, so that a type nobody has costs and blocks nothing.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
@@ -10,13 +11,27 @@ use super::quarantine::quarantine;
 use super::row::{check_record, count, job_id};
 use super::writer::Tx;
 use crate::broker::{BrokerError, Claim, Claimed, ClaimedJob, Result, Run, Topic};
-use crate::job::{JobName, Priority, QueueName, RequestId, RunToken, State, Timestamp, Version, WorkerId};
+use crate::job::{ClaimTicket, JobName, Priority, QueueName, RequestId, RunToken, State, Timestamp, Version, WorkerId};
 
 /// Scheduled jobs that one claim moves to `queued` in one queue.
 pub(super) const DUE: usize = 1000;
 
-pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> Result<Claimed> {
-    require_lease(tx, &claim.worker)?;
+/// The last claim of each worker of this process: nobody else asks again for its runs.
+pub(super) type Last = Mutex<HashMap<WorkerId, (ClaimTicket, Vec<Run>)>>;
+
+pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim, last: &Last) -> Result<Claimed> {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    require_lease(tx, &claim.worker).inspect_err(|_| drop(last.remove(&claim.worker)))?;
+    if let Some((_, runs)) = last.get(&claim.worker).filter(|(ticket, _)| *ticket == claim.ticket) {
+        return again(tx, runs);
+    }
+    let claimed = claim_new(tx, claim)?;
+    let runs = claimed.jobs.iter().map(|job| job.run.clone()).collect();
+    last.insert(claim.worker.clone(), (claim.ticket, runs));
+    Ok(claimed)
+}
+
+fn claim_new(tx: &mut Tx<'_>, claim: &Claim) -> Result<Claimed> {
     let lacking = known_names(tx.db, &claim.lacking)?;
     let mut claimed = Claimed::default();
     let mut suspect = claim.suspect;
@@ -33,7 +48,8 @@ pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> Result<Claimed> {
         while claimed.jobs.len() < claim.limit {
             let wanted = claim.limit - claimed.jobs.len();
             let Some(seq) = next_in_line(tx.db, id, &mut lines, wanted)? else { break };
-            match take(tx, seq, queue, &claim.worker) {
+            let token = claim.ticket.token(claimed.jobs.len());
+            match take(tx, seq, queue, &claim.worker, token) {
                 Ok(job) => {
                     if job.suspect {
                         suspect = false;
@@ -136,9 +152,34 @@ fn next_in_line(db: &Db, queue: i64, lines: &mut [Line], wanted: usize) -> Resul
 }
 
 /// Makes one queued job a run of `worker`.
-fn take(tx: &mut Tx<'_>, seq: i64, queue: &QueueName, worker: &WorkerId) -> Result<ClaimedJob> {
-    let token = RunToken::random();
-    let (job, queue_id, name_id, timeout) = {
+fn take(tx: &mut Tx<'_>, seq: i64, queue: &QueueName, worker: &WorkerId, token: RunToken) -> Result<ClaimedJob> {
+    let (job, queue_id, name_id, timeout) = read(tx, seq, queue, token, 1)?;
+    tx.db.execute(
+        "UPDATE jobs SET state = 2, attempt = ?2, worker = ?3, token = ?4, deadline = ?5, started_at = ?6,
+                outcome = NULL, finished_at = NULL, version = NULL, reason = NULL, progress = NULL, error = NULL
+         WHERE seq = ?1",
+        params![seq, job.attempt, worker.as_str(), token.0, tx.now.0.saturating_add(timeout), tx.now.0,],
+    )?;
+    tx.count(queue_id, name_id, Some(State::Queued), Some(State::Running));
+    Ok(job)
+}
+
+/// The runs of a claim that is made again, as far as they still go on.
+fn again(tx: &Tx<'_>, runs: &[Run]) -> Result<Claimed> {
+    let mut claimed = Claimed::default();
+    for run in runs {
+        match tx.current(run) {
+            Ok(head) => claimed.jobs.push(read(tx, head.seq, &run.queue, run.token, 0)?.0),
+            Err(BrokerError::LeaseLost | BrokerError::Damaged(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(claimed)
+}
+
+/// What a run needs of a job, whose attempt is `next` after the stored one; the numbers of its queue and name, its timeout.
+fn read(tx: &Tx<'_>, seq: i64, queue: &QueueName, token: RunToken, next: i64) -> Result<(ClaimedJob, i64, i64, i64)> {
+    {
         let mut statement = tx.db.prepare(
             "SELECT j.v, j.id, j.queue, j.name, j.priority, j.attempt, j.max_attempts, j.timeout, j.created_at, j.run_at,
                     j.suspect, i.payload, i.request_id, i.tags, i.checked_with, i.depth
@@ -158,7 +199,7 @@ fn take(tx: &mut Tx<'_>, seq: i64, queue: &QueueName, worker: &WorkerId) -> Resu
             },
             name: tx.db.name(name_id)?,
             priority: Priority::new(row.get(4)?).map_err(|error| damaged(error.to_string()))?,
-            attempt: count(row.get::<_, i64>(5)? + 1)?,
+            attempt: count(row.get::<_, i64>(5)? + next)?,
             max_attempts: count(row.get(6)?)?,
             timeout: Duration::from_micros(u64::try_from(timeout).map_err(|_| damaged("a negative timeout"))?),
             created_at: Timestamp(row.get(8)?),
@@ -174,14 +215,6 @@ fn take(tx: &mut Tx<'_>, seq: i64, queue: &QueueName, worker: &WorkerId) -> Resu
                 .map_err(invalid)?,
             depth: count(row.get(15)?)?,
         };
-        (job, row.get(2)?, name_id, timeout)
-    };
-    tx.db.execute(
-        "UPDATE jobs SET state = 2, attempt = ?2, worker = ?3, token = ?4, deadline = ?5, started_at = ?6,
-                outcome = NULL, finished_at = NULL, version = NULL, reason = NULL, progress = NULL, error = NULL
-         WHERE seq = ?1",
-        params![seq, job.attempt, worker.as_str(), token.0, tx.now.0.saturating_add(timeout), tx.now.0,],
-    )?;
-    tx.count(queue_id, name_id, Some(State::Queued), Some(State::Running));
-    Ok(job)
+        Ok((job, row.get(2)?, name_id, timeout))
+    }
 }

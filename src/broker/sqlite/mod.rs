@@ -53,6 +53,7 @@ pub struct SqliteBroker {
     readers: Readers,
     wakeups: Arc<Wakeups>,
     clock: Arc<dyn Clock>,
+    last_claims: Arc<claim::Last>,
 }
 
 impl SqliteBroker {
@@ -80,7 +81,7 @@ impl SqliteBroker {
         };
         let writer = Writer::start(db, Box::new(reopen), Arc::clone(&clock), Arc::clone(&wakeups))?;
         let watcher = wakeups::watch(&path, writer.nudge());
-        Ok(Self { _watcher: watcher, writer, readers: Readers::new(path), wakeups, clock })
+        Ok(Self { _watcher: watcher, writer, readers: Readers::new(path), wakeups, clock, last_claims: Arc::default() })
     }
 }
 
@@ -102,8 +103,8 @@ impl Broker for SqliteBroker {
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        let claim = claim.clone();
-        self.writer.call(move |tx| claim::claim(tx, &claim)).await
+        let (claim, last) = (claim.clone(), Arc::clone(&self.last_claims));
+        self.writer.call(move |tx| claim::claim(tx, &claim, &last)).await
     }
 
     async fn extend(&self, run: &Run, timeout: Duration) -> Result<()> {

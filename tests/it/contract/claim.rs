@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::harness::*;
-use ryemill::broker::{BrokerError, Claim, NewJob};
-use ryemill::job::{Outcome, Priority, State, Version, WorkerId};
+use ryemill::broker::{BrokerError, Claim, ClaimedJob, NewJob};
+use ryemill::job::{ClaimTicket, Outcome, Priority, State, Version, WorkerId};
 
 const SOON: Duration = Duration::from_millis(300);
 
@@ -99,6 +99,7 @@ pub async fn a_type_that_the_worker_lacks_is_passed_over_and_blocks_nothing(h: H
     let worker = h.worker().await;
     let wanted = Claim { lacking: ["x", "never_seen", "y"].map(job_name).into(), ..claim(&worker, 10) };
     assert_eq!(ids(&h.broker.claim(&wanted).await.unwrap().jobs), [mine]);
+    let wanted = Claim { ticket: ClaimTicket::random(), ..wanted };
     assert!(h.broker.claim(&wanted).await.unwrap().jobs.is_empty());
     assert_eq!(h.claim(&worker, 1000).await.len(), 500, "they waited for a worker that has them");
 }
@@ -116,6 +117,7 @@ pub async fn a_paused_queue_gives_nothing_until_it_is_resumed(h: Harness) {
     h.finish(&run, succeeded()).await;
     assert_eq!(h.state(running).await, State::Succeeded, "runs go on");
     h.broker.set_paused(&queue_name("default"), false).await.unwrap();
+    let wanted = Claim { ticket: ClaimTicket::random(), ..wanted };
     assert_eq!(ids(&h.broker.claim(&wanted).await.unwrap().jobs), [waiting]);
 }
 
@@ -198,5 +200,30 @@ pub async fn two_claims_never_get_the_same_run(h: Harness) {
     assert_eq!(claimed.len(), 300);
     assert_eq!(ids(&claimed).into_iter().collect::<HashSet<_>>().len(), 300);
     assert_eq!(claimed.iter().map(|job| job.run.token).collect::<HashSet<_>>().len(), 300, "tokens are fresh");
+    h.counts_are_right().await;
+}
+
+pub async fn a_claim_made_again_gives_the_same_runs_as_far_as_they_go_on(h: Harness) {
+    for queue in ["default", "other"] {
+        for _ in 0..2 {
+            h.enqueue(job_of("email", queue)).await;
+        }
+    }
+    let worker = h.worker().await;
+    let wanted = Claim { queues: vec![queue_name("default"), queue_name("other")], ..claim(&worker, 10) };
+    let first = h.broker.claim(&wanted).await.unwrap().jobs;
+    assert_eq!(first.len(), 4);
+    h.enqueue(job("email")).await;
+    let again = h.broker.claim(&wanted).await.unwrap().jobs;
+    let seen = |jobs: &[ClaimedJob]| -> Vec<_> {
+        jobs.iter().map(|job| (job.run.clone(), job.attempt, job.payload.get().to_owned())).collect()
+    };
+    assert_eq!(seen(&again), seen(&first));
+    assert_eq!(h.get(first[0].run.job).await.attempt, 1, "it was claimed once");
+    h.finish(&first[0].run, succeeded()).await;
+    let rest = h.broker.claim(&wanted).await.unwrap().jobs;
+    assert_eq!(seen(&rest), seen(&first[1..]));
+    let next = Claim { ticket: ClaimTicket::random(), ..wanted };
+    assert_eq!(h.broker.claim(&next).await.unwrap().jobs.len(), 1, "another claim gets what came since");
     h.counts_are_right().await;
 }

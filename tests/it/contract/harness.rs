@@ -9,8 +9,8 @@ use ryemill::broker::{
 };
 use ryemill::job::time::ManualClock;
 use ryemill::job::{
-    ErrorKind, Job, JobError, JobId, JobName, JobSpec, JobType, Json, LogLevel, Priority, QueueName, RequestId, RunEnd,
-    RunToken, State, Timestamp, Version, WorkerId,
+    ClaimTicket, ErrorKind, Job, JobError, JobId, JobName, JobSpec, JobType, Json, LogLevel, Priority, QueueName,
+    RequestId, RunEnd, RunToken, State, Timestamp, Version, WorkerId,
 };
 use serde_json::value::RawValue;
 
@@ -189,7 +189,14 @@ pub fn stale_run(id: JobId, queue: &str) -> Run {
 }
 
 pub fn claim(worker: &WorkerId, limit: usize) -> Claim {
-    Claim { worker: worker.clone(), queues: vec![queue_name("default")], lacking: Vec::new(), limit, suspect: false }
+    Claim {
+        worker: worker.clone(),
+        ticket: ClaimTicket::random(),
+        queues: vec![queue_name("default")],
+        lacking: Vec::new(),
+        limit,
+        suspect: false,
+    }
 }
 
 pub fn finish(run: &Run, end: RunEnd) -> Finish {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use ryemill::broker::{BrokerError, Claim, ClaimedJob, NewJob, Run, Sweep, Swept};
-use ryemill::job::{ErrorKind, JobId, Outcome, RunEnd, RunToken, State, WorkerId};
+use ryemill::job::{ClaimTicket, ErrorKind, JobId, Outcome, RunEnd, RunToken, State, WorkerId};
 
 const SOON: Duration = Duration::from_millis(300);
 
@@ -199,6 +199,7 @@ pub async fn a_claim_gets_one_suspect_at_most(h: Harness) {
     assert_eq!(claimed.len(), 2);
     assert!(ids(&claimed).contains(&fresh));
     assert!(h.claim(&worker, 10).await.is_empty());
+    let wanted = Claim { ticket: ClaimTicket::random(), ..wanted };
     assert_eq!(h.broker.claim(&wanted).await.unwrap().jobs.len(), 1);
 }
 

@@ -17,6 +17,9 @@ mod wakeups;
 use std::sync::Arc;
 
 use harness::Harness;
+
+use crate::redis as servers;
+use ryemill::broker::redis::{Namespace, RedisBroker, Target};
 use ryemill::broker::sqlite::{SqliteBroker, SyncMode};
 use ryemill::job::Timestamp;
 use ryemill::job::time::ManualClock;
@@ -49,6 +52,7 @@ macro_rules! contract_tests {
                 only_queued_jobs_are_claimed,
                 a_claim_needs_a_live_lease,
                 two_claims_never_get_the_same_run,
+                a_claim_made_again_gives_the_same_runs_as_far_as_they_go_on,
             ]);
             contract_tests!(@group $open, run, [
                 a_result_ends_the_job,
@@ -153,15 +157,34 @@ macro_rules! contract_tests {
 }
 
 contract_tests!(sqlite, crate::contract::open_sqlite);
+contract_tests!(redis, crate::contract::open_redis);
+contract_tests!(redis_cluster, crate::contract::open_cluster);
 
 /// When the manual clocks start.
 pub const START: Timestamp = Timestamp(1_800_000_000_000_000);
 
-async fn open_sqlite() -> Harness {
+pub async fn open_sqlite() -> Harness {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at(START));
     // What the tests show does not depend on the disk; `sqlite_only.rs` has what does.
     let broker =
         SqliteBroker::open_with_clock(&folder.path().join("broker.db"), SyncMode::Normal, clock.clone()).unwrap();
     Harness::new(Arc::new(broker), Some(clock), folder)
+}
+
+/// A namespace of its own on the server that all tests share, under a clock that the test moves.
+pub async fn open_redis() -> Harness {
+    open_target(Target::one(&servers::shared().await.url()).unwrap())
+}
+
+async fn open_cluster() -> Harness {
+    let cluster = servers::shared_cluster().await;
+    let nodes: Vec<String> = cluster.nodes().iter().map(servers::RedisServer::url).collect();
+    open_target(Target::cluster(&nodes.iter().map(String::as_str).collect::<Vec<_>>()).unwrap())
+}
+
+fn open_target(target: Target) -> Harness {
+    let clock = Arc::new(ManualClock::at(START));
+    let names = Namespace::new(&format!("t-{}", rand::random::<u64>()));
+    Harness::new(Arc::new(RedisBroker::with_clock(target, names, clock.clone())), Some(clock), ())
 }

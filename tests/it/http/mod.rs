@@ -24,7 +24,7 @@ use ryemill::broker::{
     Claim, ClaimedJob, FileStore, Finish, LoadedType, LogBatch, NewLogLine, Publication, SharedBroker, WorkerBeat,
 };
 use ryemill::job::{
-    JobError, JobId, JobName, JobSpec, JobType, LogLevel, QueueName, RunEnd, Timestamp, Version, WorkerId,
+    ClaimTicket, JobError, JobId, JobName, JobSpec, JobType, LogLevel, QueueName, RunEnd, Timestamp, Version, WorkerId,
 };
 use ryemill::server::{self, ServerOptions, ServerState};
 use ryemill::shutdown::Shutdown;
@@ -187,7 +187,14 @@ impl Api {
     /// As the worker: takes the next jobs of both queues.
     pub async fn claim(&self, limit: usize) -> Vec<ClaimedJob> {
         let queues = ["mail", "default"].map(|name| QueueName::new(name).unwrap()).to_vec();
-        let claim = Claim { worker: self.worker.clone(), queues, lacking: Vec::new(), limit, suspect: false };
+        let claim = Claim {
+            worker: self.worker.clone(),
+            ticket: ClaimTicket::random(),
+            queues,
+            lacking: Vec::new(),
+            limit,
+            suspect: false,
+        };
         self.broker.claim(&claim).await.unwrap().jobs
     }
 

@@ -1,0 +1,224 @@
+//! The connection that carries commands: one, multiplexed, made again with jittered pauses whenever it breaks. Commands that
+//! may have been lost are sent again for a while; every one of them may run twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster_async::ClusterConnection;
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::target::Target;
+use crate::broker::{BrokerError, Result};
+
+/// How long a connection may take.
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
+/// How long Redis may take to answer a command before the connection counts as dead.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long a command is sent again before the caller hears that Redis is away.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to connect: from, to. Jittered, so that a thousand clients do not come at once.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Why Redis did not do it.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    NoScript,
+    /// No room (`maxmemory`).
+    Full(String),
+    Other(String),
+}
+
+impl Refusal {
+    /// As the error of a verb.
+    pub fn of(self, what: &str) -> BrokerError {
+        match self {
+            Self::NoScript => BrokerError::Unavailable(format!("Redis forgot the script {what}")),
+            Self::Full(why) => BrokerError::Full(why),
+            Self::Other(why) => BrokerError::Unavailable(format!("Redis: {why}")),
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Connection {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    async fn send(&mut self, command: &Cmd) -> std::result::Result<Value, RedisError> {
+        match self {
+            Self::One(one) => one.req_packed_command(command).await,
+            Self::Cluster(cluster) => cluster.req_packed_command(command).await,
+        }
+    }
+}
+
+struct Live {
+    connection: Connection,
+    epoch: u64,
+}
+
+/// The connection, for as long as the broker lives.
+pub(super) struct Link {
+    target: Target,
+    live: ArcSwapOption<Live>,
+    /// Who makes a new connection; with when the next try may be, and how long the pause after it.
+    making: Mutex<(Instant, Duration)>,
+    epoch: AtomicU64,
+}
+
+impl Link {
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            live: ArcSwapOption::empty(),
+            making: Mutex::new((Instant::now(), PAUSE.0)),
+            epoch: AtomicU64::new(0),
+        }
+    }
+
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Counts the connections made so far: what was remembered of Redis under another number may be gone.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// One command on its own, without a script.
+    pub async fn command(&self, command: &Cmd, what: &str) -> Result<Value> {
+        self.send(command).await.map_err(|refusal| refusal.of(what))
+    }
+
+    /// Sends a command until it is answered, or [`PATIENCE`] is over.
+    pub async fn send(&self, command: &Cmd) -> std::result::Result<Value, Refusal> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let problem = match self.connection(until).await {
+                Err(problem) => problem,
+                Ok(live) => {
+                    let mut connection = live.connection.clone();
+                    let problem = match timeout(ANSWER, connection.send(command)).await {
+                        Ok(Ok(Value::ServerError(error))) => RedisError::from(error),
+                        Ok(Ok(value)) => return Ok(value),
+                        Ok(Err(problem)) => problem,
+                        Err(_) => RedisError::from((ErrorKind::Io, "no answer in time")),
+                    };
+                    if breaks(&problem) {
+                        self.drop_connection(live.epoch);
+                    }
+                    problem
+                }
+            };
+            match judge(&problem) {
+                Verdict::Final(refusal) => return Err(refusal),
+                Verdict::Again if Instant::now() >= until => return Err(Refusal::Other(problem.to_string())),
+                Verdict::Again => tokio::time::sleep(jittered(PAUSE.0)).await,
+            }
+        }
+    }
+
+    async fn connection(&self, until: Instant) -> std::result::Result<Arc<Live>, RedisError> {
+        if let Some(live) = self.live.load_full() {
+            return Ok(live);
+        }
+        let left = until.saturating_duration_since(Instant::now()).max(CONNECT / 10);
+        let late = || RedisError::from((ErrorKind::Io, "no connection in time"));
+        let mut making = timeout(left, self.making.lock()).await.map_err(|_| late())?;
+        if let Some(live) = self.live.load_full() {
+            return Ok(live);
+        }
+        let (at, pause) = *making;
+        if at > until {
+            tokio::time::sleep_until(until.into()).await;
+            return Err(late());
+        }
+        tokio::time::sleep_until(at.into()).await;
+        match self.connect().await {
+            Ok(connection) => {
+                *making = (Instant::now(), PAUSE.0);
+                let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+                let live = Arc::new(Live { connection, epoch });
+                self.live.store(Some(Arc::clone(&live)));
+                Ok(live)
+            }
+            Err(problem) => {
+                *making = (Instant::now() + jittered(pause), (pause * 2).min(PAUSE.1));
+                Err(problem)
+            }
+        }
+    }
+
+    async fn connect(&self) -> std::result::Result<Connection, RedisError> {
+        let late = || RedisError::from((ErrorKind::Io, "the connection takes too long"));
+        let making = async {
+            match &self.target {
+                Target::Cluster { client, .. } => client.get_async_connection().await.map(Connection::Cluster),
+                one => {
+                    // Time limits are ours: theirs would end in the middle of a slow command.
+                    let config =
+                        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(None);
+                    let client = one.master().await?;
+                    let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+                    Ok(Connection::One(connection))
+                }
+            }
+        };
+        timeout(CONNECT * 2, making).await.map_err(|_| late())?
+    }
+
+    fn drop_connection(&self, epoch: u64) {
+        let current = self.live.load();
+        if current.as_ref().is_some_and(|live| live.epoch == epoch) {
+            self.live.store(None);
+        }
+    }
+}
+
+/// Half to one and a half of `pause`.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..1.5))
+}
+
+/// Whether the connection is of no more use.
+fn breaks(problem: &RedisError) -> bool {
+    problem.is_io_error()
+        || problem.is_connection_dropped()
+        || problem.is_unrecoverable_error()
+        || matches!(
+            problem.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+                | ErrorKind::ClusterConnectionNotFound
+        )
+}
+
+enum Verdict {
+    Again,
+    Final(Refusal),
+}
+
+fn judge(problem: &RedisError) -> Verdict {
+    use ServerErrorKind as S;
+    match problem.kind() {
+        ErrorKind::Server(S::NoScript) => Verdict::Final(Refusal::NoScript),
+        _ if problem.code() == Some("OOM") => {
+            Verdict::Final(Refusal::Full("Redis has no memory left (maxmemory)".into()))
+        }
+        ErrorKind::Server(
+            S::BusyLoading | S::ReadOnly | S::MasterDown | S::ClusterDown | S::TryAgain | S::Moved | S::Ask,
+        )
+        | ErrorKind::Io
+        | ErrorKind::ClusterConnectionNotFound
+        | ErrorKind::MasterNameNotFoundBySentinel => Verdict::Again,
+        _ if matches!(problem.code(), Some("BUSY" | "NOREPLICAS" | "UNBLOCKED")) => Verdict::Again,
+        _ if breaks(problem) => Verdict::Again,
+        _ => Verdict::Final(Refusal::Other(problem.to_string())),
+    }
+}

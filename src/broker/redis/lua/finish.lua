@@ -1,0 +1,45 @@
+-- Ends runs, each on its own.
+-- KEYS: queue
+-- ARGV: now, then per run: id, token, end (s succeeded, f failed, r retry, b released, c cancelled), keep (µs), delay (µs),
+--       script version or '', text (result, or error as JSON), reason
+-- returns per run: 1 ended, 0 not its current run, 2 its record cannot be read
+local ids = {}
+for n = 2, #ARGV, 8 do
+    ids[#ids + 1] = ARGV[n]
+end
+local states, answers, done = redis.call('HMGET', STATES, unpack(ids)), {}, {}
+local again = false
+for n, id in ipairs(ids) do
+    local at = 2 + (n - 1) * 8
+    local raw = states[n]
+    local s = raw and read_state(raw)
+    if raw and not s then
+        answers[n] = 2
+    elseif not s or done[id] or s.state ~= RUNNING or s.token ~= ARGV[at + 1] then
+        answers[n] = 0
+    else
+        local kind, keep, delay, version, text, reason =
+            ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4]), ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
+        answers[n], done[id] = 1, true
+        if kind == 's' then
+            conclude(id, s, SUCCEEDED, 1, text, version, keep)
+        elseif kind == 'f' then
+            conclude(id, s, FAILED, 2, text, version, keep)
+        elseif kind == 'c' or s.cancel == 1 then
+            conclude(id, s, CANCELLED, CANCEL_OUTCOME, '', version, keep)
+        elseif kind == 'r' then
+            local why = 'attempt ' .. s.attempt .. ' failed ' .. reason
+            give_back(id, s, SCHEDULED, 3, s.attempt, now + delay, why, text, version)
+            again = true
+        else
+            local state = delay == 0 and QUEUED or SCHEDULED
+            give_back(id, s, state, RELEASED, s.attempt - 1, now + delay, reason, '', version)
+            again = true
+        end
+    end
+end
+if next(done) then
+    flush()
+    announce(again and 'wj' or 'j')
+end
+return answers
