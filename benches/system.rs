@@ -1,8 +1,9 @@
 //! The whole of Ryemill at work: how many jobs a second one worker drains, how soon a job starts, and what ten thousand
 //! sleeping jobs cost.
 //!
-//! `cargo bench --bench system [-- JOBS]`. Embedded broker, every commit flushed (`synchronous=FULL`); a script that does
-//! nothing; payloads of 200 bytes. The scripts' engine alone runs in the same process, as the yardstick for the drain.
+//! `cargo bench --bench system [-- [redis] [JOBS]]`. A script that does nothing; payloads of 200 bytes. On the embedded broker with
+//! every commit flushed (`synchronous=FULL`), or on a local `redis-server` of its own without persistence; there, what
+//! a waiting job needs of its memory, and a plain cycle of list commands as a yardstick.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ryemill::broker::redis::{Namespace, RedisBroker, Target};
 use ryemill::broker::sqlite::{SqliteBroker, SyncMode};
 use ryemill::broker::{FileStore, NewJob, SharedBroker};
 use ryemill::job::{JobId, JobName, Limits, Priority, QueueName, RequestId};
@@ -31,29 +33,105 @@ fn main() {
     let jobs = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let kind = if std::env::args().any(|argument| argument == "redis") { Kind::Redis } else { Kind::Sqlite };
     runtime.block_on(async {
-        drain(jobs).await;
-        latency_in_one_process().await;
-        latency_between_processes().await;
-        sleepers().await;
+        if kind == Kind::Redis {
+            yardstick(jobs).await;
+        }
+        drain(kind, jobs).await;
+        latency_in_one_process(kind).await;
+        latency_between_processes(kind).await;
+        sleepers(kind).await;
     });
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Sqlite,
+    Redis,
+}
+
+/// A Redis of this program's own, without persistence. Ends with this value.
+struct RedisServer {
+    process: Child,
+    port: u16,
+}
+
+impl RedisServer {
+    async fn start() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let process = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("a redis-server");
+        let server = Self { process, port };
+        while redis::Client::open(server.url()).expect("a URL").get_connection().is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        server
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    fn used_memory(&self) -> u64 {
+        let mut connection = redis::Client::open(self.url()).and_then(|c| c.get_connection()).expect("a connection");
+        let info: redis::InfoDict = redis::cmd("INFO").arg("memory").query(&mut connection).expect("INFO");
+        info.get("used_memory").expect("used_memory")
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill(); // it may have ended by itself
+        let _ = self.process.wait();
+    }
+}
+
+/// What Redis does here when nobody keeps any promise: a job pushed, moved to a list of running ones, and removed, pipelined.
+async fn yardstick(jobs: usize) {
+    let server = RedisServer::start().await;
+    let mut connection = redis::Client::open(server.url()).and_then(|c| c.get_connection()).expect("a connection");
+    let began = Instant::now();
+    for from in (0..jobs).step_by(BATCH) {
+        let mut pipe = redis::pipe();
+        for n in from..(from + BATCH).min(jobs) {
+            let job = format!("{n:0>200}");
+            pipe.cmd("LPUSH").arg("waiting").arg(&job).ignore();
+            pipe.cmd("RPOPLPUSH").arg("waiting").arg("running").ignore();
+            pipe.cmd("LREM").arg("running").arg(1).arg(&job).ignore();
+        }
+        pipe.exec(&mut connection).expect("a pipeline");
+    }
+    println!("plain list commands, pipelined: {:.0} jobs/s", per_second(jobs, began.elapsed()));
 }
 
 /// A folder with a broker and scripts.
 struct Place {
     folder: tempfile::TempDir,
     broker: SharedBroker,
+    url: String,
+    redis: Option<RedisServer>,
 }
 
 impl Place {
-    fn new() -> Self {
+    async fn new(kind: Kind) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let jobs = folder.path().join("jobs");
         fs::create_dir(&jobs).expect("a jobs folder");
         fs::write(jobs.join("noop.rhai"), NOOP).expect("a script");
         fs::write(jobs.join("sleeper.rhai"), SLEEPER).expect("a script");
+        if kind == Kind::Redis {
+            let server = RedisServer::start().await;
+            let url = server.url();
+            let target = Target::one(&url).expect("a URL");
+            let broker = RedisBroker::open(target, Namespace::default(), false).await.expect("a broker");
+            return Self { folder, broker: Arc::new(broker), url, redis: Some(server) };
+        }
         let broker = SqliteBroker::open(&folder.path().join("ryemill.db"), SyncMode::Full).expect("a broker");
-        Self { broker: Arc::new(broker), folder }
+        Self { folder, broker: Arc::new(broker), url: "sqlite:ryemill.db".into(), redis: None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -139,13 +217,17 @@ fn per_second(count: usize, took: Duration) -> f64 {
     rate
 }
 
-async fn drain(jobs: usize) {
-    let place = Place::new();
+async fn drain(kind: Kind, jobs: usize) {
+    let place = Place::new(kind).await;
+    let before = place.redis.as_ref().map(RedisServer::used_memory);
     let stored = Instant::now();
     for done in (0..jobs).step_by(BATCH) {
         place.submit("noop", BATCH.min(jobs - done)).await;
     }
     println!("submit in batches of {BATCH}: {:.0} jobs/s", per_second(jobs, stored.elapsed()));
+    if let (Some(server), Some(before)) = (&place.redis, before) {
+        println!("memory of Redis per waiting job: {} bytes", (server.used_memory() - before) / jobs as u64);
+    }
     let began = Instant::now();
     let running = Running::start(&place, &Arc::new(Metrics::new()));
     place.until(jobs).await;
@@ -163,8 +245,8 @@ async fn trickle(place: &Place) -> usize {
     (rate * seconds) as usize
 }
 
-async fn latency_in_one_process() {
-    let place = Place::new();
+async fn latency_in_one_process(kind: Kind) {
+    let place = Place::new(kind).await;
     let metrics = Arc::new(Metrics::new());
     let running = Running::start(&place, &metrics);
     let count = trickle(&place).await;
@@ -173,8 +255,8 @@ async fn latency_in_one_process() {
     running.stop().await;
 }
 
-async fn latency_between_processes() {
-    let place = Place::new();
+async fn latency_between_processes(kind: Kind) {
+    let place = Place::new(kind).await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let worker = spawn_worker(&place, port, 1000);
     let metrics = format!("http://127.0.0.1:{port}/metrics");
@@ -204,7 +286,7 @@ fn spawn_worker(place: &Place, port: u16, concurrency: usize) -> WorkerProcess {
     let worker = Command::new(env!("CARGO_BIN_EXE_ryemill"))
         .arg("worker")
         .current_dir(root)
-        .env("BROKER_URL", "sqlite:ryemill.db")
+        .env("BROKER_URL", &place.url)
         .env("WORKER_ADDR", format!("127.0.0.1:{port}"))
         .env("WORKER_CONCURRENCY", concurrency.to_string())
         .env("LOG_LEVEL", "warn")
@@ -240,8 +322,8 @@ fn show_latency(what: &str, metrics: &str) {
 }
 
 /// Ten thousand jobs that sleep a second, in a worker process of its own.
-async fn sleepers() {
-    let place = Place::new();
+async fn sleepers(kind: Kind) {
+    let place = Place::new(kind).await;
     for _ in 0..SLEEPERS / BATCH {
         place.submit("sleeper", BATCH).await;
     }

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -66,7 +67,9 @@ struct Live {
 
 /// The connection, for as long as the broker lives.
 pub(super) struct Link {
-    target: Target,
+    target: Arc<Target>,
+    /// Connections live on the runtime that made the broker, whoever asks: a script's thread would stop them for a while.
+    runtime: Handle,
     live: ArcSwapOption<Live>,
     /// Who makes a new connection; with when the next try may be, and how long the pause after it.
     making: Mutex<(Instant, Duration)>,
@@ -76,7 +79,8 @@ pub(super) struct Link {
 impl Link {
     pub fn new(target: Target) -> Self {
         Self {
-            target,
+            target: Arc::new(target),
+            runtime: Handle::current(),
             live: ArcSwapOption::empty(),
             making: Mutex::new((Instant::now(), PAUSE.0)),
             epoch: AtomicU64::new(0),
@@ -94,20 +98,23 @@ impl Link {
 
     /// One command on its own, without a script.
     pub async fn command(&self, command: &Cmd, what: &str) -> Result<Value> {
-        self.send(command).await.map_err(|refusal| refusal.of(what))
+        self.send(command).await.map(|(value, _)| value).map_err(|refusal| refusal.of(what))
     }
 
     /// Sends a command until it is answered, or [`PATIENCE`] is over.
-    pub async fn send(&self, command: &Cmd) -> std::result::Result<Value, Refusal> {
+    /// Says whether it was sent more than once.
+    pub async fn send(&self, command: &Cmd) -> std::result::Result<(Value, bool), Refusal> {
         let until = Instant::now() + PATIENCE;
+        let mut sent = 0;
         loop {
             let problem = match self.connection(until).await {
                 Err(problem) => problem,
                 Ok(live) => {
                     let mut connection = live.connection.clone();
+                    sent += 1;
                     let problem = match timeout(ANSWER, connection.send(command)).await {
                         Ok(Ok(Value::ServerError(error))) => RedisError::from(error),
-                        Ok(Ok(value)) => return Ok(value),
+                        Ok(Ok(value)) => return Ok((value, sent > 1)),
                         Ok(Err(problem)) => problem,
                         Err(_) => RedisError::from((ErrorKind::Io, "no answer in time")),
                     };
@@ -156,10 +163,16 @@ impl Link {
         }
     }
 
+    /// Runs something on the runtime of the connections.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
     async fn connect(&self) -> std::result::Result<Connection, RedisError> {
         let late = || RedisError::from((ErrorKind::Io, "the connection takes too long"));
-        let making = async {
-            match &self.target {
+        let target = Arc::clone(&self.target);
+        let making = self.runtime.spawn(async move {
+            match &*target {
                 Target::Cluster { client, .. } => client.get_async_connection().await.map(Connection::Cluster),
                 one => {
                     // Time limits are ours: theirs would end in the middle of a slow command.
@@ -170,8 +183,8 @@ impl Link {
                     Ok(Connection::One(connection))
                 }
             }
-        };
-        timeout(CONNECT * 2, making).await.map_err(|_| late())?
+        });
+        timeout(CONNECT * 2, making).await.map_err(|_| late())?.map_err(|_| late())?
     }
 
     fn drop_connection(&self, epoch: u64) {

@@ -71,7 +71,8 @@ struct Known {
 }
 
 impl RedisBroker {
-    /// Connects, and checks that this Redis keeps what it is given.
+    /// Connects, and checks that this Redis keeps what it is given. Must be called within the runtime that then carries the
+    /// connections.
     ///
     /// # Errors
     /// `Unavailable` when Redis cannot be reached, is too old, or may throw jobs away (`maxmemory-policy`) and `allow_eviction`
@@ -280,7 +281,7 @@ impl Broker for RedisBroker {
     fn changes(&self, topic: Topic) -> watch::Receiver<u64> {
         // The connection is made when the first one listens; a command-line call needs none.
         self.listening.call_once(|| {
-            tokio::spawn(wakeups::listen(Arc::downgrade(&self.inner)));
+            self.inner.link.spawn(wakeups::listen(Arc::downgrade(&self.inner)));
         });
         self.inner.wakeups.changes(topic)
     }

@@ -87,12 +87,15 @@ impl Inner {
             }
         }
         let mut answers: Vec<Result<()>> = vec![Ok(()); runs.len()];
-        let sent = calls.iter().map(|(_, call)| call.run(&self.link));
+        let sent = calls.iter().map(|(_, call)| call.run_knowing(&self.link));
         for ((places, _), answer) in calls.iter().zip(futures_util::future::join_all(sent).await) {
-            for (&place, answer) in places.iter().zip(list(answer?)?) {
+            let (answer, resent) = answer?;
+            for (&place, answer) in places.iter().zip(list(answer)?) {
                 answers[place] = match answer {
                     Value::Int(1) => Ok(()),
-                    Value::Int(0) => Err(BrokerError::LeaseLost),
+                    // The answer to the first time was lost.
+                    Value::Int(3) if resent => Ok(()),
+                    Value::Int(0 | 3) => Err(BrokerError::LeaseLost),
                     _ => Err(damaged("the state record of a running job")),
                 };
             }

@@ -73,6 +73,11 @@ impl Call<'_> {
 
     /// Sends it, and sends it again as long as that may help: every script may run twice.
     pub async fn run(&self, link: &Link) -> Result<Value> {
+        self.run_knowing(link).await.map(|(answer, _)| answer)
+    }
+
+    /// The same; says whether it was sent more than once, so that an earlier time may have gone through.
+    pub async fn run_knowing(&self, link: &Link) -> Result<(Value, bool)> {
         match link.send(&self.args).await {
             Err(Refusal::NoScript) => {}
             answer => return answer.map_err(|refusal| refusal.of(self.script.name)),

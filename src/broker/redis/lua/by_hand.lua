@@ -33,8 +33,8 @@ elseif verb == 'retry' then
         archive(id, s, s.outcome, s.version, s.state == FAILED and s.text or '', s.finished)
     end
     leave(id, s)
-    s.state, s.attempt, s.run_at, s.suspect, s.charged, s.uncharged, s.worker, s.outcome, s.started, s.finished,
-        s.reason, s.text = QUEUED, 0, now, 0, 0, 0, '', 0, 0, 0, '', ''
+    s.state, s.attempt, s.run_at, s.suspect, s.charged, s.uncharged, s.worker, s.token, s.outcome, s.started,
+        s.finished, s.reason, s.text = QUEUED, 0, now, 0, 0, 0, '', NO_TOKEN, 0, 0, 0, '', ''
     push(removed, PROGRESS, id)
     enter(id, s)
     flush()

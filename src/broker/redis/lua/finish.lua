@@ -2,7 +2,7 @@
 -- KEYS: queue
 -- ARGV: now, then per run: id, token, end (s succeeded, f failed, r retry, b released, c cancelled), keep (µs), delay (µs),
 --       script version or '', text (result, or error as JSON), reason
--- returns per run: 1 ended, 0 not its current run, 2 its record cannot be read
+-- returns per run: 1 ended, 0 not its current run, 2 its record cannot be read, 3 this token has ended it before
 local ids = {}
 for n = 2, #ARGV, 8 do
     ids[#ids + 1] = ARGV[n]
@@ -15,8 +15,10 @@ for n, id in ipairs(ids) do
     local s = raw and read_state(raw)
     if raw and not s then
         answers[n] = 2
-    elseif not s or done[id] or s.state ~= RUNNING or s.token ~= ARGV[at + 1] then
+    elseif not s or done[id] or s.token ~= ARGV[at + 1] then
         answers[n] = 0
+    elseif s.state ~= RUNNING then
+        answers[n] = 3
     else
         local kind, keep, delay, version, text, reason =
             ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4]), ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]

@@ -16,6 +16,7 @@ for n = 4, #ARGV, 3 do
         answer, done = 3, true
     elseif s and s.state == RUNNING and s.token == token then
         answer, done = 1, true
+        s.token = NO_TOKEN
         if mode == 'retired' then
             if s.cancel == 1 then
                 conclude(id, s, CANCELLED, CANCEL_OUTCOME, '', '', keep)

@@ -88,14 +88,14 @@ local function archive(id, s, outcome, version, failure, finished)
     push(hashes, PAST, id, past)
 end
 
--- Ends a job for good. `text` is its result, or its error as JSON.
+-- Ends a job for good. The token stays: whoever ends the run again is told that it has ended. `text` is its result, or its error as JSON.
 local function conclude(id, s, state, outcome, text, version, keep)
     leave(id, s)
     s.state, s.outcome, s.text, s.reason = state, outcome, text, ''
     if version ~= '' then
         s.version = version
     end
-    s.finished, s.token, s.deadline, s.cancel = now, NO_TOKEN, 0, 0
+    s.finished, s.deadline, s.cancel = now, 0, 0
     s.ended = s.bytes + #text
     ended_bytes = ended_bytes + s.ended
     push(endings, keep, struct.pack('>I8', now) .. id)
@@ -110,7 +110,7 @@ local function give_back(id, s, state, outcome, attempt, run_at, reason, failure
     if version ~= '' then
         s.version = version
     end
-    s.worker, s.token, s.deadline, s.cancel, s.started, s.outcome = '', NO_TOKEN, 0, 0, 0, 0
+    s.worker, s.deadline, s.cancel, s.started, s.outcome = '', 0, 0, 0, 0
     push(removed, PROGRESS, id)
     enter(id, s)
 end
