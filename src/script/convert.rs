@@ -12,6 +12,7 @@ use rhai::{Array, Dynamic, FnPtr, Identifier, ImmutableString, Map};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::account;
+use super::moment::Time;
 
 /// Nesting that every JSON text of a job is held to; a scalar has depth 0.
 pub const MAX_DEPTH: usize = 64;
@@ -37,7 +38,7 @@ fn shown(path: &str) -> String {
 
 /// Writes `value` as compact JSON of at most `max_bytes` bytes. `root` names the value in errors.
 ///
-/// `()` becomes `null`, a character a string, a shared value what it holds. Map keys keep the order of the map, which
+/// `()` becomes `null`, a character and a time strings, a shared value what it holds. Map keys keep the order of the map, which
 /// is the alphabet's.
 ///
 /// # Errors
@@ -236,6 +237,8 @@ fn write_value(out: &mut Writer, value: &Dynamic, depth: usize) -> Result<(), Fa
         write_array(out, &array, deeper(depth)?)
     } else if let Ok(char) = value.as_char() {
         out.scalar(&char)
+    } else if let Some(time) = value.read_lock::<Time>() {
+        out.scalar(&time.to_string())
     } else {
         Err(Fault::here(foreign(&value)))
     }

@@ -15,6 +15,7 @@ pub mod fiber;
 pub mod library;
 pub mod memory;
 mod metadata;
+mod moment;
 pub mod pool;
 pub mod ports;
 pub mod services;

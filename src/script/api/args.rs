@@ -97,6 +97,17 @@ pub fn bytes(function: &str, argument: &str, value: &Dynamic) -> ScriptResult<Ve
     copied.ok_or_else(|| unfit(function, argument, "a string or a blob", value))
 }
 
+/// The bytes of a string or a blob, where they are.
+pub fn with_bytes<T>(function: &str, argument: &str, value: &Dynamic, f: impl FnOnce(&[u8]) -> T) -> ScriptResult<T> {
+    if let Some(text) = value.read_lock::<ImmutableString>() {
+        return Ok(f(text.as_bytes()));
+    }
+    if let Some(blob) = value.read_lock::<Blob>() {
+        return Ok(f(&blob));
+    }
+    Err(unfit(function, argument, "a string or a blob", value))
+}
+
 pub fn map(function: &str, argument: &str, value: Dynamic) -> ScriptResult<Map> {
     let value = value.flatten();
     if !value.is_map() {

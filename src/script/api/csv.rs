@@ -13,6 +13,7 @@ use super::reference::{Function, Namespace, Outcome};
 use super::{args, go_on, put};
 use crate::script::account;
 use crate::script::context::{self, ScriptResult};
+use crate::script::moment::Time;
 
 const FORMAT: &str = "csv::format";
 const PARSE: &str = "csv::parse";
@@ -140,6 +141,8 @@ impl Sheet {
             self.writer.write_field([])
         } else if value.is_int() || value.is_float() || value.is_bool() || value.is_char() {
             self.writer.write_field(value.to_string())
+        } else if let Some(time) = value.read_lock::<Time>() {
+            self.writer.write_field(time.to_string())
         } else {
             return Err(args::unfit(FORMAT, &place(), "a string, a number, a bool or ()", value));
         };

@@ -11,6 +11,7 @@ use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, call_id, file, from_json, handed_over, put, room, to_json};
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
+use crate::script::moment::Time;
 use crate::script::services::http::{HttpAnswer, HttpCall};
 use crate::script::services::net_guard::HostPattern;
 
@@ -248,7 +249,7 @@ impl Asked {
 }
 
 /// Names and values of a map, for headers, queries and forms. An array gives its name several times.
-fn pairs(function: &str, argument: &str, value: &Dynamic) -> ScriptResult<Vec<(String, String)>> {
+pub fn pairs(function: &str, argument: &str, value: &Dynamic) -> ScriptResult<Vec<(String, String)>> {
     let Some(map) = value.read_lock::<Map>() else { return Err(args::unfit(function, argument, "a map", value)) };
     let mut pairs = Vec::new();
     for (name, value) in map.iter() {
@@ -266,6 +267,8 @@ fn pairs(function: &str, argument: &str, value: &Dynamic) -> ScriptResult<Vec<(S
 fn scalar(function: &str, place: &str, value: &Dynamic) -> ScriptResult<String> {
     if value.is_string() || value.is_int() || value.is_float() || value.is_bool() || value.is_char() {
         Ok(value.to_string())
+    } else if let Some(time) = value.read_lock::<Time>() {
+        Ok(time.to_string())
     } else {
         Err(args::unfit(function, place, "a string, a number or a bool", value))
     }

@@ -7,17 +7,22 @@
 
 pub(super) mod args;
 mod control;
+mod crypto;
 mod csv;
 mod email;
 pub(super) mod file;
 mod http;
 mod json;
 mod log;
+mod random;
 pub mod reference;
+mod regex;
 mod sql;
 mod template;
 #[cfg(test)]
 mod tests;
+mod time;
+mod url;
 
 use std::cell::Cell;
 
@@ -28,6 +33,7 @@ use sha2::{Digest, Sha256};
 use super::account;
 use super::context::{self, RunContext, ScriptResult};
 use super::convert;
+use super::ports::HostResult;
 use super::services::Reply;
 
 /// Adds the host library to an engine.
@@ -35,17 +41,23 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(control::module().into());
     engine.register_global_module(http::methods().into());
     for (name, module) in [
+        ("crypto", crypto::module()),
         ("csv", csv::module()),
         ("email", email::module()),
         ("file", file::module()),
         ("http", http::module()),
         ("json", json::module()),
         ("log", log::module()),
+        ("random", random::module()),
+        ("regex", regex::module()),
         ("sql", sql::module()),
         ("template", template::module()),
+        ("time", time::module()),
+        ("url", url::module()),
     ] {
         engine.register_static_module(name, module.into());
     }
+    time::register(engine);
     read_debug_as_a_name(engine);
 }
 
@@ -120,6 +132,26 @@ fn answer<T: 'static>(reply: Reply<T>) -> ScriptResult<T> {
         // The text of an error becomes the script's.
         reply.await.inspect_err(|error| account::adopt(error.message.capacity()))
     })
+}
+
+/// Computes over the bytes of a string or a blob: here when they are few, else on a blocking thread, to which a copy of
+/// them goes. `capacity` is what the result holds on the heap.
+fn over_bytes<T: Send + 'static>(
+    function: &str,
+    argument: &str,
+    value: &Dynamic,
+    capacity: fn(&T) -> usize,
+    work: impl FnOnce(&[u8]) -> HostResult<T> + Send + 'static,
+) -> ScriptResult<T> {
+    let run = context::current()?;
+    let length = args::with_bytes(function, argument, value, <[u8]>::len)?;
+    if length <= context::COMPUTE_INLINE {
+        return args::with_bytes(function, argument, value, work)?.map_err(context::throw);
+    }
+    let bytes = args::bytes(function, argument, value)?;
+    let result = answer(account::uncharged(|| run.services.compute(move || work(&bytes))))?;
+    account::adopt(capacity(&result));
+    Ok(result)
 }
 
 /// An id of a call that has an effect, the same when another attempt makes the same call: from the job, what is asked

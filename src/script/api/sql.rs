@@ -6,6 +6,7 @@ use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, go_on, put, room};
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
+use crate::script::moment::Time;
 use crate::script::ports::HostError;
 use crate::script::services::databases::{Rows, SqlValue};
 
@@ -97,6 +98,9 @@ fn parameter(function: &str, index: usize, value: &Dynamic) -> ScriptResult<SqlV
     }
     if let Some(blob) = value.read_lock::<rhai::Blob>() {
         return Ok(SqlValue::Blob(blob.clone()));
+    }
+    if let Some(time) = value.read_lock::<Time>() {
+        return Ok(SqlValue::Text(time.to_string()));
     }
     if let Ok(int) = value.as_int() {
         Ok(SqlValue::Integer(int))

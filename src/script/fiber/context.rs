@@ -31,7 +31,7 @@ use crate::script::services::Services;
 pub type ScriptResult<T> = Result<T, Box<EvalAltResult>>;
 
 /// Work above this many bytes of input leaves the executor thread.
-const COMPUTE_INLINE: usize = 64 << 10;
+pub const COMPUTE_INLINE: usize = 64 << 10;
 
 /// How long a fiber may run before others get their turn.
 pub const SLICE: Duration = Duration::from_millis(2);

@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::edge::{Edge, SqlReply};
-use super::{Reply, joined};
+use super::{Reply, StopOnDrop, joined};
 use crate::job::ErrorKind;
 use crate::script::ports::{HostError, HostResult};
 
@@ -163,15 +163,6 @@ struct Session {
     refused: Arc<Mutex<Option<&'static str>>>,
 }
 
-/// Set when nobody waits for the call any more.
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Database {
     fn new(name: String, file: PathBuf) -> Self {
         Self { name, file, slots: Arc::new(Semaphore::new(CONNECTIONS)), idle: Mutex::default() }
@@ -184,7 +175,7 @@ impl Database {
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
             return Err(sql_error("the databases are closed".to_owned(), true));
         };
-        let stop = StopOnDrop(Arc::default());
+        let stop = StopOnDrop::default();
         let stopped = Arc::clone(&stop.0);
         let task = tokio::task::spawn_blocking(move || {
             let _slot = slot;

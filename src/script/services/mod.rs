@@ -9,6 +9,7 @@ pub mod edge;
 pub mod http;
 pub mod mail;
 pub mod net_guard;
+pub mod patterns;
 mod reply;
 pub mod secrets;
 pub mod templates;
@@ -16,6 +17,7 @@ pub mod templates;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
@@ -29,6 +31,7 @@ use self::edge::Edge;
 use self::http::Http;
 use self::mail::Mail;
 use self::net_guard::AddressGuard;
+use self::patterns::Patterns;
 pub use self::reply::Reply;
 use self::secrets::{Masker, Secrets};
 use super::ports::{HostError, HostResult};
@@ -65,6 +68,7 @@ pub struct Services {
     pub mail: Mail,
     pub databases: Databases,
     pub secrets: Secrets,
+    pub patterns: Patterns,
     /// Every secret, for what leaves a run as log, error or result.
     pub masker: Masker,
     runtime: Handle,
@@ -93,6 +97,7 @@ impl Services {
             mail,
             databases: Databases::new(files.collect(), runtime.clone()),
             secrets: Secrets::new(secrets.collect()),
+            patterns: Patterns::default(),
             masker,
             runtime: runtime.clone(),
         })
@@ -112,9 +117,32 @@ impl Services {
         Reply::of(&self.runtime, async move { joined(tokio::task::spawn_blocking(work).await) })
     }
 
+    /// Begins `work` on a blocking thread. It is given a question to ask now and then: whether the reply is still waited
+    /// for.
+    pub fn compute_while_wanted<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Fn() -> bool) -> HostResult<T> + Send + 'static,
+    ) -> Reply<T> {
+        Reply::of(&self.runtime, async move {
+            let stop = StopOnDrop::default();
+            let stopped = Arc::clone(&stop.0);
+            joined(tokio::task::spawn_blocking(move || work(&|| !stopped.load(Ordering::Relaxed))).await)
+        })
+    }
+
     /// Begins `work` on the services' runtime; dropping the reply drops it.
     pub fn elsewhere<T: Send + 'static>(&self, work: BoxFuture<'static, HostResult<T>>) -> Reply<T> {
         Reply::of(&self.runtime, work)
+    }
+}
+
+/// Set when nobody waits for a call any more.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

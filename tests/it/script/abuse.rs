@@ -77,6 +77,73 @@ const ABUSES: &[(&str, &str, &[ErrorKind])] = &[
         "let m = #{}; for i in 0..100 { let a = []; a.pad(100000, i); m[`k${i}`] = a; } m.len()",
         &[Memory],
     ),
+    // Host functions: the largest, the longest, the deepest.
+    ("a time of a megabyte", "let s = \"\"; s.pad(1000000, \"9\"); time::parse(s)", &[Script]),
+    ("a format that grows", "let s = \"\"; s.pad(1000000, \"%c\"); time::format(time::now(), s)", &[Script]),
+    ("a wide format", "time::format(time::now(), \"%999999999999Y\")", &[]),
+    ("the end of time", "let t = time::now(); loop { t = time::add(t, \"3650d\"); }", &[Script]),
+    (
+        "a month of many",
+        "time::add(time::now(), #{ months: 9223372036854775807, years: 9223372036854775807 })",
+        &[Script],
+    ),
+    ("zones without end", "let i = 0; loop { try { time::now(`Zone/${i}`) } catch {} i += 1; }", &[Timeout]),
+    ("hashing without end", "let s = \"\"; s.pad(4000000, \"x\"); loop { crypto::sha512(s); }", &[Timeout]),
+    ("encoding what was encoded", "let s = \"x\"; loop { s = crypto::hex_encode(s); }", &[Memory]),
+    ("base64 of base64", "let s = blob(100000); loop { s = crypto::base64_encode(s); }", &[Memory, Timeout]),
+    ("decoding a large text", "let s = \"\"; s.pad(9000000, \"a\"); crypto::hex_decode(s).len()", &[Memory]),
+    ("random bytes kept", "let a = []; loop { a.push(random::bytes(1048576)); }", &[Memory]),
+    ("a large shuffle", "let a = []; a.pad(400000, 1); loop { random::shuffle(a); }", &[Memory, Timeout]),
+    ("a pattern that explodes", "regex::is_match(\"((((a{1,100}){1,100}){1,100}){1,100}){1,100}\", \"a\")", &[Script]),
+    (
+        "a pattern of brackets",
+        "let s = \"\"; s.pad(2000, \"(\"); let t = \"\"; t.pad(2000, \")\"); regex::find(s + t, \"\")",
+        &[Script],
+    ),
+    ("a pattern of a megabyte", "let s = \"\"; s.pad(1000000, \"a\"); regex::find(s, s)", &[Script]),
+    ("patterns without end", "let i = 0; loop { regex::find(`a{${i % 900}}[b-z]${i}`, \"aaa\"); i += 1; }", &[Timeout]),
+    (
+        "a search that is slow at each place",
+        "let s = \"\"; s.pad(30000, \"ab\"); loop { regex::is_match(\"(.?){40}[ab]{1000}c\", s); }",
+        &[Timeout],
+    ),
+    (
+        "a search that begins again at each place",
+        "let s = \"\"; s.pad(1000000, \"a\"); regex::find_all(\".*[^a]|a\", s).len()",
+        &[Timeout, Script],
+    ),
+    ("many matches", "let s = \"\"; s.pad(1000000, \"a\"); regex::find_all(\"a\", s).len()", &[Script, Memory]),
+    (
+        "a replacement that grows",
+        "let s = \"\"; s.pad(6000, \"a\"); regex::replace(\"a\", s, s).len()",
+        &[Script, Memory],
+    ),
+    (
+        "a replacement that doubles",
+        "let s = \"a\"; loop { s = regex::replace(\".*\", s, \"$0$0\"); }",
+        &[Script, Memory],
+    ),
+    (
+        "groups within groups",
+        "let s = \"\"; s.pad(4000000, \"a\"); regex::captures(\"((((((a*))))))\", s)[\"1\"].len()",
+        &[Memory],
+    ),
+    ("an address of a megabyte", "let s = \"https://\"; s.pad(1000000, \"a\"); url::parse(s)", &[Script]),
+    ("encoding a text again and again", "let s = \"%\"; loop { s = url::encode(s + s); }", &[Memory, Timeout]),
+    ("a query that grows", "let s = \"\"; s.pad(1000000, \"%\"); url::query(#{ a: [s, s, s] })", &[Script]),
+    ("a query of many names", "let s = \"\"; s.pad(1000000, \"a&\"); url::parse_query(s).a.len()", &[Memory, Timeout]),
+    ("JSON of brackets", "let s = \"\"; s.pad(1000000, \"[\"); json::parse(s)", &[Script]),
+    ("JSON that grows", "let s = \"[\"; s.pad(2000000, \"1,\"); json::parse(s + \"1]\").len()", &[Memory]),
+    (
+        "JSON of a shared text",
+        "let t = \"\"; t.pad(2000000, \"x\"); let a = []; a.pad(2000, t); json::format(a).len()",
+        &[Memory, Script],
+    ),
+    (
+        "CSV of a shared text",
+        "let t = \"\"; t.pad(2000000, \"x\"); let a = []; a.pad(2000, [t]); csv::format(a).len()",
+        &[Memory, Script],
+    ),
 ];
 
 fn check(what: &str, kinds: &[ErrorKind], end: &ScriptEnd) -> Result<(), String> {

@@ -15,6 +15,20 @@ const CALLS: &[&str] = &[
     "json::parse(json::format(#{ a: long }))",
     "log::info(long, #{ a: 1 })",
     "progress(1, long)",
+    r#"time::add(time::parse("2026-03-01", "Europe/Berlin"), #{ days: 1 })"#,
+    r#"try { time::parse("soon") } catch {}"#,
+    r#"time::format(time::now("Asia/Tokyo"), "%A")"#,
+    "crypto::sha256(long)",
+    "crypto::hex_decode(crypto::hex_encode(long))",
+    "crypto::base64_encode(huge)",
+    r#"try { crypto::base64_decode(long + "!") } catch {}"#,
+    "random::shuffle([1, 2, long])",
+    r#"regex::find_all("x{100}", long)"#,
+    r#"regex::replace("x{100}", huge, "$0")"#,
+    r#"try { regex::find("x(", long) } catch {}"#,
+    r#"regex::captures("(?<all>x*)", huge)"#,
+    "url::parse_query(url::query(#{ a: long }))",
+    "url::decode(url::encode(huge))",
     r#"try { http::get("http://127.0.0.2/") } catch {}"#,
     r#"try { sql::query("sales", "SELEC") } catch {}"#,
 ];
@@ -25,6 +39,7 @@ fn room_after(host: &Host, call: &str, times: usize) -> usize {
         r#"const JOB = #{{ timeout: "60s", memory: "1MiB", allow: {ALLOW_ALL} }};
         fn run(job) {{
             let long = ""; long.pad(3000, 'x');
+            let huge = ""; huge.pad(70000, 'x');
             file::save("a.txt", long);
             // The first call may leave something behind for good.
             {call};
@@ -68,6 +83,11 @@ fn what_a_call_brings_is_the_runs_memory() {
     bring(r#"template::render("hello.html", #{ name: t, items: [] })"#);
     bring("json::parse(json::format([t]))");
     bring("csv::parse(\"a\\n\" + t)");
+    bring("crypto::base64_encode(t)");
+    bring("regex::replace(\"y\", t, \"\")");
+    bring("regex::find_all(\"x{1000}\", t)");
+    bring("url::decode(t)");
+    bring("random::bytes(1000000)");
 }
 
 #[test]

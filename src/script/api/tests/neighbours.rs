@@ -16,6 +16,14 @@ const LONG: &[&str] = &[
     "csv::parse(lines)",
     r#"sql::query("sales", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000) SELECT i FROM n")"#,
     r#"template::render("hello.html", #{ name: "x", items: rows })"#,
+    "for i in 0..40 { crypto::sha512(text) }",
+    "for i in 0..10 { crypto::hex_decode(crypto::hex_encode(text)) }",
+    r#"regex::find_all("[a-z]", text)"#,
+    r#"regex::replace("a", text, "$0$0")"#,
+    r#"regex::split(",", text)"#,
+    "url::decode(url::encode(text))",
+    "url::parse_query(url::query(#{ a: rows.map(|row| row[1]) }))",
+    "random::shuffle(rows)",
 ];
 
 #[test]
@@ -50,6 +58,9 @@ fn a_call_ends_with_its_run() {
     for call in [
         r#"sql::query("sales", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS c FROM n")"#,
         r#"sleep("1h")"#,
+        // Each match searches to the end of the text: hours.
+        r#"let t = ""; t.pad(8000000, "a"); regex::find_all(".*[^a]|a", t)"#,
+        r#"let t = ""; t.pad(8000000, "a"); regex::replace(".*[^a]|a", t, "$0")"#,
     ] {
         let body = format!(r#"try {{ {call}; }} catch {{ log::info("caught") }} log::info("after")"#);
         let ran = host.run_script(JobId::new(&queue()), &script("100ms", &body));
