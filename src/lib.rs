@@ -9,7 +9,7 @@
 //!
 //! - [`job`] is the domain: what a job is, its table of states, ids, retry rules, payload schemas. No I/O.
 //! - [`broker`] is the trait behind which every state change is one atomic, durable step, with [`broker::sqlite`] as the
-//!   embedded backend, and the store of the jobs' files. It never sees a script.
+//!   embedded backend and [`broker::redis`] for many machines, and the store of the jobs' files. It never sees a script.
 //! - [`script`] loads scripts ([`script::library`]), runs them on fibers ([`script::fiber`]) of executor threads
 //!   ([`script::pool`]), and gives them host functions. What those need from outside are the traits of [`script::ports`].
 //! - [`worker`] claims jobs, has them run, and tells the broker how they ended; it implements the ports over the broker.

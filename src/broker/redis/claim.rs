@@ -80,10 +80,9 @@ impl Inner {
             }
             let [runs, due, more] = parts(call.run(&self.link).await?)?;
             let runs = list(runs)?;
-            let count = runs.len();
-            for run in runs {
-                let [id, record, state] = parts(run)?;
-                let (id, record, state) = (bytes(&id)?, bytes(&record)?, bytes(&state)?);
+            let count = runs.len() / 3;
+            for run in runs.chunks_exact(3) {
+                let (id, record, state) = (bytes(&run[0])?, bytes(&run[1])?, bytes(&run[2])?);
                 match claimed(id, record, state, queue) {
                     Ok(job) => {
                         *suspect &= !job.suspect;

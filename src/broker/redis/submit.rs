@@ -23,7 +23,7 @@ impl Inner {
                 call.arg(job.id.as_bytes().as_slice()).arg(micros(job.delay)).arg(input(job));
             }
             let stored = list(call.run(&self.link).await?)?;
-            for (&place, answer) in places.iter().zip(stored) {
+            for (&place, answer) in places.iter().zip(stored.chunks_exact(4)) {
                 answers[place] = Some(enqueued(jobs[place].id, answer)?);
             }
         }
@@ -44,11 +44,11 @@ impl Inner {
     }
 }
 
-fn enqueued(id: JobId, answer: Value) -> Result<Enqueued> {
-    let answer = list(answer)?;
-    let [created, state, created_at, run_at] = answer.as_slice() else {
+fn enqueued(id: JobId, answer: &[Value]) -> Result<Enqueued> {
+    let [created, state, created_at, run_at] = answer else { return Err(damaged("an answer of another length")) };
+    if number(created)? == 2 {
         return Err(damaged("the record of a job that is there already"));
-    };
+    }
     let state = usize::try_from(number(state)?).ok().and_then(|state| State::ALL.get(state).copied());
     Ok(Enqueued {
         id,

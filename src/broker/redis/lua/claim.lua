@@ -2,7 +2,7 @@
 -- KEYS: queue
 -- ARGV: now, worker, ticket, limit, whether a suspect may be among them (1 or 0), the tokens of the runs (8 bytes
 --       each, `limit` of them), then the names that the worker lacks
--- returns: per run { id, input record, state record }; µs until the next scheduled job is due (-1: none); 1 when there is more
+-- returns: id, input record and state record of each run; µs until the next scheduled job is due (-1: none); 1 when there is more
 --          to look through
 local worker, ticket, limit, suspect, tokens = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
 -- How many places in line one call looks at beyond `limit`: jobs that were cancelled or deleted while they waited.
@@ -18,7 +18,7 @@ if last and last:sub(1, #ticket) == ticket then
         local raw = redis.call('HGET', STATES, id)
         local s = raw and read_state(raw)
         if s and s.state == RUNNING and s.worker == worker and tokens:find(s.token, 1, true) then
-            runs[#runs + 1] = { id, redis.call('HGET', JOBS, id), raw }
+            runs[#runs + 1], runs[#runs + 2], runs[#runs + 3] = id, redis.call('HGET', JOBS, id), raw
         end
     end
     return { runs, -1, 0 }
@@ -29,7 +29,8 @@ end
 local promoted = make_due(DUE_AT_ONCE)
 if promoted > 0 then
     flush()
-    puts, hashes, counted, added, removed, lines, busy, endings = {}, {}, {}, {}, {}, {}, {}, {}
+    puts, hashes, added, removed, lines, busy, endings = {}, {}, {}, {}, {}, {}, {}
+    counted, indexed = { [0] = {}, {}, {}, {}, {}, {} }, { [0] = {}, {}, {}, {}, {}, {} }
 end
 
 local lacking = {}
@@ -59,31 +60,29 @@ local function next_head()
         end
         local kind = line:sub(2, 2)
         if not lacking[line:sub(3)] and (suspect or kind ~= 's') then
-            return { name = line, score = tonumber(heads[heads_at + 1]), entries = {}, at = 1, taken = 0, kind = kind,
+            return { name = line, score = tonumber(heads[heads_at + 1]), ranks = {}, ids = {}, at = 1, taken = 0, kind = kind,
                 bonus = STEP * tonumber(line:sub(1, 1)), key = LINE .. line }
         end
         heads_at = heads_at + 2
     end
 end
 
--- The next place of a line: rank and id. Reads a few ahead.
-local function peek(line)
-    if line.at > #line.entries then
-        local wanted = math.min(limit, 200)
-        line.entries, line.at = {}, 1
-        if line.kind == 'f' then
-            for _, entry in ipairs(guarded('LRANGE', line.key, line.taken, line.taken + wanted - 1)) do
-                local whole = #entry == 24
-                push(line, 'entries', whole and struct.unpack('>I8', entry) or 0, whole and entry:sub(9) or '')
-            end
-        else
-            local found = guarded('ZRANGE', line.key, line.taken, line.taken + wanted - 1, 'WITHSCORES')
-            for n = 1, #found, 2 do
-                push(line, 'entries', tonumber(found[n + 1]), found[n])
-            end
+-- The places of a line, a few at a time: ranks and ids.
+local function read_on(line)
+    local ranks, ids = {}, {}
+    local to = line.taken + math.min(limit, 200) - 1
+    if line.kind == 'f' then
+        for n, entry in ipairs(guarded('LRANGE', line.key, line.taken, to)) do
+            local whole = #entry == 24
+            ranks[n], ids[n] = whole and struct.unpack('>I8', entry) or 0, whole and entry:sub(9) or ''
+        end
+    else
+        local found = guarded('ZRANGE', line.key, line.taken, to, 'WITHSCORES')
+        for n = 1, #found / 2 do
+            ranks[n], ids[n] = tonumber(found[2 * n]), found[2 * n - 1]
         end
     end
-    return line.entries[line.at], line.entries[line.at + 1]
+    line.ranks, line.ids, line.at = ranks, ids, 1
 end
 
 -- Lines that were begun, in the order of their next places; and the first one that was not.
@@ -97,9 +96,10 @@ local function put(line)
     table.insert(waiting, at, line)
 end
 
--- The first place of all lines.
-local function next_place()
-    while true do
+-- Takes the first places of all lines, up to `wanted`: their ids, ranks and lines.
+local function next_places(wanted)
+    local ids, ranks, of, n = {}, {}, {}, 0
+    while n < wanted do
         local line = waiting[1]
         if untouched and (not line or before(untouched, line)) then
             line = untouched
@@ -108,89 +108,101 @@ local function next_place()
         elseif line then
             table.remove(waiting, 1)
         else
-            return nil
+            break
         end
-        local rank, id = peek(line)
+        if not line.ranks[line.at] then
+            read_on(line)
+        end
+        local rank = line.ranks[line.at]
         if rank and rank - line.bonus > line.score then
             -- Its head has moved on: it waits where it now belongs.
             line.score = rank - line.bonus
             put(line)
         elseif rank then
-            line.at = line.at + 2
-            line.taken = line.taken + 1
+            -- All of its places that come before every other line; of suspects one.
+            local other = waiting[1]
+            local bound = math.min(other and other.score or math.huge, untouched and untouched.score or math.huge)
             lines[line.name] = line
-            put(line)
-            return rank, id, line
-        end
-    end
-end
-
-local runs, ids, examined = {}, {}, 0
-while #runs < limit and examined < limit + SPARE do
-    local batch, places = {}, {}
-    while #batch < limit - #runs do
-        local rank, id, line = next_place()
-        if not rank then
-            break
-        end
-        batch[#batch + 1] = id
-        places[#places + 1] = { rank, line }
-        if line.kind == 's' then
-            -- One suspect at most: the lines of the others are closed.
-            suspect = false
-            for n = #waiting, 1, -1 do
-                if waiting[n].kind == 's' then
-                    table.remove(waiting, n)
+            repeat
+                n = n + 1
+                ids[n], ranks[n], of[n] = line.ids[line.at], rank, line
+                line.at = line.at + 1
+                line.taken = line.taken + 1
+                rank = line.ranks[line.at]
+            until n >= wanted or not rank or rank - line.bonus >= bound or line.kind == 's'
+            if line.kind ~= 's' then
+                put(line)
+            else
+                suspect = false
+                for at = #waiting, 1, -1 do
+                    if waiting[at].kind == 's' then
+                        table.remove(waiting, at)
+                    end
+                end
+                while untouched and untouched.kind == 's' do
+                    heads_at = heads_at + 2
+                    untouched = next_head()
                 end
             end
-            while untouched and untouched.kind == 's' do
-                heads_at = heads_at + 2
-                untouched = next_head()
-            end
         end
     end
-    if #batch == 0 then
+    return ids, ranks, of
+end
+
+local runs, claimed, examined = {}, {}, 0
+local active = {}
+while #claimed < limit and examined < limit + SPARE do
+    local ids, ranks, of = next_places(limit - #claimed)
+    if #ids == 0 then
         break
     end
-    examined = examined + #batch
-    local records = redis.call('HMGET', JOBS, unpack(batch))
-    local states = redis.call('HMGET', STATES, unpack(batch))
-    for n, id in ipairs(batch) do
-        local record, raw, rank, line = records[n], states[n], places[n][1], places[n][2]
-        local s, broken
+    examined = examined + #ids
+    local records = redis.call('HMGET', JOBS, unpack(ids))
+    local states = redis.call('HMGET', STATES, unpack(ids))
+    for n, id in ipairs(ids) do
+        local record, raw, line = records[n], states[n], of[n]
+        local state, broken
+        local k = #claimed
+        local token = tokens:sub(k * 8 + 1, k * 8 + 8)
         if record and line.kind == 'f' then
             -- Only a job that is still fresh, and not one that came later under the same id.
-            s = not raw and read_fresh(record)
-            if not raw and not s then
-                broken = 'its input cannot be read'
-            elseif s and s.rank ~= rank then
-                s = nil
+            if not raw then
+                local ok, v, created, lag, prio, timeout, name = pcall(struct.unpack, INPUT, record)
+                if not ok or v ~= 1 then
+                    broken = 'its input cannot be read'
+                elseif created + lag == ranks[n] then
+                    state = struct.pack(STATE, 1, RUNNING, 0, 0, 0, 1, 0, 0, 0, 0, token, created, now, now + timeout, 0,
+                        ranks[n], #record + OVERHEAD, 0, prio, #name, name, #worker, worker, 0, '', 0, '')
+                    count(name, QUEUED, -1)
+                    count(name, RUNNING, 1)
+                end
             end
         elseif raw then
-            s = read_state(raw)
+            local s = read_state(raw)
             if not s then
                 broken = 'its state cannot be read'
             elseif not record then
-                s, broken = nil, 'its input is missing'
-            elseif s.state ~= QUEUED then
-                s = nil
+                broken = 'its input is missing'
+            elseif s.state == QUEUED then
+                push(removed, PROGRESS, id)
+                count(s.name, QUEUED, -1)
+                count(s.name, RUNNING, 1)
+                s.state, s.attempt, s.worker, s.token, s.started = RUNNING, s.attempt + 1, worker, token, now
+                s.deadline = now + struct.unpack('>I6', record, 14)
+                s.outcome, s.finished, s.version, s.reason, s.text = 0, 0, '', '', ''
+                state = pack_state(s)
             end
         end
         if broken then
             quarantine(id, broken)
             count(line.name:sub(3), QUEUED, -1)
-        elseif s then
-            if not s.fresh then
-                push(removed, PROGRESS, id)
-            end
-            count(s.name, QUEUED, -1)
-            s.state, s.attempt, s.worker, s.token, s.started = RUNNING, s.attempt + 1, worker,
-                tokens:sub(#runs * 8 + 1, #runs * 8 + 8), now
-            s.deadline = now + struct.unpack('>I6', record, 14)
-            s.outcome, s.finished, s.version, s.reason, s.text = 0, 0, '', '', ''
-            enter(id, s)
-            ids[#ids + 1] = id
-            runs[#runs + 1] = { id, record, puts[#puts] }
+        elseif state then
+            claimed[k + 1] = id
+            local at = 2 * k
+            puts[at + 1], puts[at + 2] = id, state
+            active[at + 1], active[at + 2] = ranks[n], id
+            at = 3 * k
+            runs[at + 1], runs[at + 2], runs[at + 3] = id, record, state
         end
     end
 end
@@ -202,17 +214,19 @@ for name, line in pairs(lines) do
         redis.call('ZREMRANGEBYRANK', line.key, 0, line.taken - 1)
     end
 end
-flush()
-if #runs > 0 then
-    redis.call('HSET', CLAIMS, worker, ticket .. table.concat(ids))
+if #claimed > 0 then
+    added[ACTIVE] = active
+    busy[worker] = #claimed
+    redis.call('HSET', CLAIMS, worker, ticket .. table.concat(claimed))
 end
+flush()
 if promoted > 0 then
     announce('wj')
-elseif #runs > 0 then
+elseif #claimed > 0 then
     announce('j')
 end
-local more = #runs < limit and (examined >= limit + SPARE or promoted == DUE_AT_ONCE)
-if #runs < limit and not more then
+local more = #claimed < limit and (examined >= limit + SPARE or promoted == DUE_AT_ONCE)
+if #claimed < limit and not more then
     listen('w')
 end
 local due = next_due()

@@ -11,23 +11,28 @@ local states, answers, done = redis.call('HMGET', STATES, unpack(ids)), {}, {}
 local again = false
 for n, id in ipairs(ids) do
     local at = 2 + (n - 1) * 8
-    local raw = states[n]
+    local raw, kind = states[n], ARGV[at + 2]
+    if raw and not done[id] and raw:byte(1) == 1 and raw:byte(2) == RUNNING and raw:sub(17, 24) == ARGV[at + 1]
+        and (kind == 's' or kind == 'f') then
+        local ok = pcall(conclude_run, id, raw, kind == 's' and SUCCEEDED or FAILED, kind == 's' and 1 or 2, ARGV[at + 6],
+            ARGV[at + 5], ARGV[at + 3])
+        answers[n], done[id] = ok and 1 or 2, ok or nil
+        raw = nil
+    end
     local s = raw and read_state(raw)
-    if raw and not s then
+    if answers[n] then
+        -- said already
+    elseif raw and not s then
         answers[n] = 2
     elseif not s or done[id] or s.token ~= ARGV[at + 1] then
         answers[n] = 0
     elseif s.state ~= RUNNING then
         answers[n] = 3
     else
-        local kind, keep, delay, version, text, reason =
-            ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4]), ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
+        local keep, delay, version, text, reason =
+            ARGV[at + 3], tonumber(ARGV[at + 4]), ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
         answers[n], done[id] = 1, true
-        if kind == 's' then
-            conclude(id, s, SUCCEEDED, 1, text, version, keep)
-        elseif kind == 'f' then
-            conclude(id, s, FAILED, 2, text, version, keep)
-        elseif kind == 'c' or s.cancel == 1 then
+        if kind == 'c' or s.cancel == 1 then
             conclude(id, s, CANCELLED, CANCEL_OUTCOME, '', version, keep)
         elseif kind == 'r' then
             local why = 'attempt ' .. s.attempt .. ' failed ' .. reason
