@@ -23,6 +23,7 @@ mod template;
 mod tests;
 mod time;
 mod url;
+mod xlsx;
 
 use std::cell::Cell;
 
@@ -54,6 +55,7 @@ pub fn register(engine: &mut Engine) {
         ("template", template::module()),
         ("time", time::module()),
         ("url", url::module()),
+        ("xlsx", xlsx::module()),
     ] {
         engine.register_static_module(name, module.into());
     }

@@ -97,6 +97,7 @@ pub fn reference() -> Vec<Namespace> {
         super::template::REFERENCE,
         super::file::REFERENCE,
         super::csv::REFERENCE,
+        super::xlsx::REFERENCE,
         super::json::REFERENCE,
         super::time::REFERENCE,
         super::crypto::REFERENCE,

@@ -12,6 +12,7 @@ pub mod net_guard;
 pub mod patterns;
 mod reply;
 pub mod secrets;
+pub mod sheets;
 pub mod templates;
 
 use std::borrow::Cow;

@@ -132,6 +132,13 @@ const ABUSES: &[(&str, &str, &[ErrorKind])] = &[
     ("encoding a text again and again", "let s = \"%\"; loop { s = url::encode(s + s); }", &[Memory, Timeout]),
     ("a query that grows", "let s = \"\"; s.pad(1000000, \"%\"); url::query(#{ a: [s, s, s] })", &[Script]),
     ("a query of many names", "let s = \"\"; s.pad(1000000, \"a&\"); url::parse_query(s).a.len()", &[Memory, Timeout]),
+    ("a wide sheet", "let a = []; a.pad(20000, 1); xlsx::format(#{ a: [a] })", &[Script]),
+    ("a long sheet", "let a = []; a.pad(300000, [1, 2]); xlsx::format(#{ a: a }).len()", &[Memory]),
+    (
+        "a sheet of a shared text",
+        "let t = \"\"; t.pad(30000, \"x\"); let a = []; a.pad(9000, [t]); xlsx::format(#{ a: a }).len()",
+        &[Memory],
+    ),
     ("JSON of brackets", "let s = \"\"; s.pad(1000000, \"[\"); json::parse(s)", &[Script]),
     ("JSON that grows", "let s = \"[\"; s.pad(2000000, \"1,\"); json::parse(s + \"1]\").len()", &[Memory]),
     (

@@ -27,6 +27,8 @@ const CALLS: &[&str] = &[
     r#"regex::replace("x{100}", huge, "$0")"#,
     r#"try { regex::find("x(", long) } catch {}"#,
     r#"regex::captures("(?<all>x*)", huge)"#,
+    "xlsx::format(#{ a: [#{ b: long, c: 1 }] })",
+    "try { xlsx::format(#{ a: [[1, long, []]] }) } catch {}",
     "url::parse_query(url::query(#{ a: long }))",
     "url::decode(url::encode(huge))",
     r#"try { http::get("http://127.0.0.2/") } catch {}"#,

@@ -23,6 +23,7 @@ const LONG: &[&str] = &[
     r#"regex::split(",", text)"#,
     "url::decode(url::encode(text))",
     "url::parse_query(url::query(#{ a: rows.map(|row| row[1]) }))",
+    "xlsx::format(#{ a: rows })",
     "random::shuffle(rows)",
 ];
 
