@@ -78,6 +78,7 @@ impl ClaimLoop {
                 () = tokio::time::sleep(wait) => {}
                 () = woken(&mut work), if took != Took::Failed => {}
                 () = woken(&mut known), if took != Took::Failed => {}
+                () = self.shared.runs.suspect_ended(), if took != Took::Failed => {}
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::script::context::{StopReason, StopSignal};
 pub struct Runs {
     inner: Mutex<Inner>,
     empty: Notify,
+    suspect_ended: Notify,
 }
 
 #[derive(Default)]
@@ -54,6 +55,7 @@ impl Runs {
         inner.live.remove(&token);
         if inner.suspect == Some(token) {
             inner.suspect = None;
+            self.suspect_ended.notify_one();
         }
         if inner.live.is_empty() {
             self.empty.notify_waiters();
@@ -87,6 +89,11 @@ impl Runs {
     #[must_use]
     pub fn has_suspect(&self) -> bool {
         self.lock().suspect.is_some()
+    }
+
+    /// Done when a suspect has ended since this was last waited for: the next one can be claimed.
+    pub async fn suspect_ended(&self) {
+        self.suspect_ended.notified().await;
     }
 
     #[must_use]
