@@ -144,6 +144,7 @@ impl Place {
             broker: Arc::clone(&self.broker),
             library: Library::load(&self.path("jobs")).expect("a library"),
             files: FileStore::open(self.path("files")).expect("a file store"),
+            data_dir: self.folder.path().to_owned(),
             services: Arc::new(Services::new(services, &tokio::runtime::Handle::current()).expect("services")),
             metrics: Arc::clone(metrics),
             options: WorkerOptions {

@@ -28,7 +28,8 @@
 //! a [`script::fiber::Fiber`] and steps it: host calls suspend it, time slices share the thread, and its value becomes JSON
 //! before it leaves the fiber. `worker::output` and `worker::logs` store what the run said, and `worker::finish` how it ended
 //! ([`broker::Broker::finish`]), in batches and fenced by the token. If the worker dies instead, the sweep of another one
-//! gives the job back.
+//! gives the job back; `worker::blame` tells it, from what [`script::notes`] left in a file, which jobs were on a CPU then and
+//! are charged for it.
 //!
 //! # A script edit goes live
 //!

@@ -138,6 +138,7 @@ pub async fn worker(
         broker,
         library,
         files: files(config)?,
+        data_dir: config.data_dir.clone(),
         services: services(config)?,
         metrics,
         options: WorkerOptions {

@@ -16,6 +16,7 @@ pub mod library;
 pub mod memory;
 mod metadata;
 mod moment;
+pub mod notes;
 pub mod pool;
 pub mod ports;
 pub mod services;

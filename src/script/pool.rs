@@ -25,6 +25,7 @@ use super::fiber::context::{JobInfo, SLICE, StopSignal};
 use super::fiber::metronome::Metronome;
 use super::fiber::{Fiber, RunReport, ScriptEnd, StackPool, Start, Step, Usage, size_for};
 use super::library::Script;
+use super::notes::{Note, Notes, Seat};
 use super::ports::RunPorts;
 use super::services::Services;
 use crate::job::time::SystemClock;
@@ -119,6 +120,8 @@ impl Shared {
 }
 
 impl Pool {
+    /// A pool whose notes of who is on a CPU nobody reads.
+    ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(options: PoolOptions) -> anyhow::Result<Self> {
@@ -131,6 +134,23 @@ impl Pool {
     /// When a thread cannot be started.
     pub fn start_with(
         options: PoolOptions,
+        build: impl Fn() -> Engine + Clone + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let notes = Notes::in_memory(options.threads.max(1));
+        Self::start_all(options, &notes, build)
+    }
+
+    /// A pool that notes who is on a CPU. `notes` are of as many threads.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start_with_notes(options: PoolOptions, notes: &Arc<Notes>) -> anyhow::Result<Self> {
+        Self::start_all(options, notes, engine::build)
+    }
+
+    fn start_all(
+        options: PoolOptions,
+        notes: &Arc<Notes>,
         build: impl Fn() -> Engine + Clone + Send + 'static,
     ) -> anyhow::Result<Self> {
         let PoolOptions { threads: count, limits, services } = options;
@@ -151,6 +171,7 @@ impl Pool {
             });
             let (mine, line, metronome) = (Arc::clone(&shared), Arc::clone(&line), Arc::clone(&metronome));
             let (services, limits, build) = (Arc::clone(&services), limits.clone(), build.clone());
+            let notes = Arc::clone(notes);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .thread_stack_size(stack_size)
@@ -160,7 +181,8 @@ impl Pool {
                 .name(format!("executor-{number}"))
                 .stack_size(stack_size)
                 .spawn(move || {
-                    runtime.block_on(Executor::new(mine, line, metronome, services, limits, build()).run());
+                    let seat = notes.seat(number);
+                    runtime.block_on(Executor::new(mine, line, metronome, services, limits, build(), seat).run());
                 })
                 .context("an executor thread cannot be started")?;
             threads.push((shared, thread));
@@ -283,6 +305,7 @@ impl Wake for FiberWaker {
 struct Slot {
     fiber: Fiber,
     job: JobId,
+    note: Note,
     done: Box<dyn FnOnce(RunReport) + Send>,
     waker: Arc<FiberWaker>,
 }
@@ -294,6 +317,7 @@ struct Executor {
     metronome: Arc<Metronome>,
     services: Arc<Services>,
     limits: Limits,
+    seat: Seat,
     engine: Rc<Engine>,
     /// Compiled scripts; old versions go when no fiber has them.
     compiled: HashMap<Version, Rc<Compiled>>,
@@ -316,6 +340,7 @@ impl Executor {
         services: Arc<Services>,
         limits: Limits,
         engine: Engine,
+        seat: Seat,
     ) -> Self {
         Self {
             shared,
@@ -323,6 +348,7 @@ impl Executor {
             metronome,
             services,
             limits,
+            seat,
             engine: Rc::new(engine),
             compiled: HashMap::new(),
             stacks: StackPool::default(),
@@ -397,6 +423,7 @@ impl Executor {
             self.step(place);
         }
         *lock(&self.shared.on) = None;
+        self.seat.clear();
         let full = self.sliced.len() >= MAX_BUSY;
         self.shared.full.store(full, Ordering::SeqCst);
         if !full {
@@ -409,6 +436,8 @@ impl Executor {
         let Some((_, request)) = lock(&self.line.requests).pop_front() else { return false };
         self.shared.load.fetch_add(1, Ordering::Relaxed);
         let (job, done) = (request.job.id, request.done);
+        let note = Note::new(job, &request.job.queue, request.job.token);
+        self.seat.set(&note);
         let compiled = match self.compiled(&request.script) {
             Ok(compiled) => compiled,
             Err(why) => {
@@ -438,7 +467,7 @@ impl Executor {
                 let place = Place { number, generation: self.generation };
                 let shared = Arc::clone(&self.shared);
                 let waker = Arc::new(FiberWaker { place, shared, listed: AtomicBool::new(false) });
-                self.fibers[number] = Some(Slot { fiber, job, done, waker });
+                self.fibers[number] = Some(Slot { fiber, job, note, done, waker });
                 self.step(place);
             }
             Err(error) => self.refuse(done, format!("there is no stack for the run: {error}")),
@@ -467,6 +496,7 @@ impl Executor {
         let slot = self.fibers.get_mut(place.number).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.waker.place == place) else { return };
         *lock(&self.shared.on) = Some((Instant::now(), slot.job));
+        self.seat.set(&slot.note);
         slot.waker.listed.store(false, Ordering::Release);
         let waker = Waker::from(Arc::clone(&slot.waker));
         match slot.fiber.step(&mut Context::from_waker(&waker)) {
@@ -485,5 +515,6 @@ impl Executor {
                 }
             }
         }
+        self.seat.clear();
     }
 }

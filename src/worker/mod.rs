@@ -1,7 +1,8 @@
 //! The worker process: claims jobs, has their scripts run, tells the broker how they ended, and keeps the store tidy.
 //!
 //! One loop per file, wired here and nowhere else: `claim` → `execute` → the pool → `output`, `logs` → `finish`, next to
-//! `lease` and `watchdog` (on the thread of `pulse`), `publish`, `sweep` and `health`. `runs` are the live runs.
+//! `lease` and `watchdog` (on the thread of `pulse`), `publish`, `sweep` and `health`. `runs` are the live runs, `blame` says
+//! which of them a crash is charged to.
 //!
 //! # The order of a shutdown
 //! 1. Claiming and upkeep stop. A claim under way is waited for and its jobs are given back, as is what waits in the pool's line.
@@ -9,10 +10,11 @@
 //! 3. The rest is stopped and handed back; no attempt is burned.
 //! 4. What runs have said is stored, then how they ended.
 //! 5. The worker retires, which hands back whatever still did not end. The lease was renewed all the while.
-//! 6. The threads are joined.
+//! 6. The threads are joined. The notes of who is on a CPU go: nobody is to blame for a clean end.
 //!
 //! Every step is bounded: all but the grace period together take [`EXTRA`] at most.
 
+mod blame;
 mod claim;
 mod execute;
 mod finish;
@@ -31,6 +33,7 @@ mod stage;
 mod sweep;
 mod watchdog;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +43,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
+use self::blame::Blame;
 use self::claim::ClaimLoop;
 use self::execute::{SHUTTING_DOWN, Starter};
 use self::finish::{FinishLoop, Finisher};
@@ -89,6 +93,8 @@ pub struct Worker {
     /// Kept live by whoever loaded it.
     pub library: Arc<Library>,
     pub files: FileStore,
+    /// What is kept on this machine: where a worker finds what one before it left at a crash.
+    pub data_dir: PathBuf,
     pub services: Arc<Services>,
     pub metrics: Arc<Metrics>,
     pub options: WorkerOptions,
@@ -106,6 +112,7 @@ struct Shared {
     options: WorkerOptions,
     lease: Lease,
     runs: Runs,
+    blame: Blame,
     /// Where a step that must not be dropped half-way runs.
     runtime: Handle,
 }
@@ -132,6 +139,7 @@ impl Worker {
         let shared = Arc::new(Shared {
             lease: Lease::new(self.options.lease),
             runs: Runs::default(),
+            blame: Blame::new(&self.data_dir),
             runtime: Handle::current(),
             broker: self.broker,
             library: self.library,
@@ -169,11 +177,10 @@ impl Worker {
 impl Running {
     /// Starts everything, in an order in which each part finds what it needs.
     fn start(shared: Arc<Shared>, renewal: Renewal, mut presence: Stage) -> anyhow::Result<Self> {
-        let pool = Arc::new(Pool::start(PoolOptions {
-            threads: shared.options.threads,
-            limits: shared.options.limits.clone(),
-            services: Arc::clone(&shared.services),
-        })?);
+        let threads = shared.options.threads.max(1);
+        let options =
+            PoolOptions { threads, limits: shared.options.limits.clone(), services: Arc::clone(&shared.services) };
+        let pool = Arc::new(Pool::start_with_notes(options, &shared.blame.notes(threads))?);
         let mut taking = Stage::new("claim or upkeep loop");
         let wedged = Shutdown::new();
         let watchdog = Watchdog {
@@ -258,6 +265,7 @@ impl Running {
             Ok(Err(fault)) => error!("the worker's threads could not be joined: {fault}"),
             Err(_) => warn!("the worker has stopped; a thread that did not end is left to the end of the process"),
         }
+        shared.blame.end();
     }
 }
 

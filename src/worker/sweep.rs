@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::{error, warn};
 
 use super::Shared;
+use super::blame::LeftFile;
 use crate::broker::{Result, Run, Sweep};
 use crate::job::spec::Keep;
 use crate::script::context::StopReason;
@@ -29,20 +30,20 @@ pub struct Report {
 }
 
 impl Upkeep {
-    /// A turn each sixth of the lease, until `stop`.
+    /// A turn at once, for what a crash of the process before this one left, and then each sixth of the lease, until `stop`.
     pub async fn run(self, stop: Shutdown) {
         let every = self.0.options.lease / 6;
         loop {
+            tokio::select! {
+                // Every step is whole in itself.
+                () = stop.requested() => return,
+                _ = self.run_once() => {}
+            }
             // Up to a fifth earlier, so that workers which started together do not sweep together.
             let pause = every.mul_f64(1.0 - 0.2 * rand::random::<f64>());
             tokio::select! {
                 () = stop.requested() => return,
                 () = tokio::time::sleep(pause) => {}
-            }
-            tokio::select! {
-                // Every step is whole in itself.
-                () = stop.requested() => return,
-                _ = self.run_once() => {}
             }
         }
     }
@@ -64,15 +65,19 @@ impl Upkeep {
     async fn sweep(&self) -> Result<usize> {
         let Shared { broker, options, runs, metrics, .. } = &*self.0;
         let mut lost = 0;
+        let mut left = self.left().await;
         for _ in 0..STEPS {
-            let sweep = Sweep { overdue: options.lease, blamed: Vec::new(), keep: Keep::default().failed };
+            let blamed: Vec<Run> = left.iter().flat_map(|file| file.runs.iter().cloned()).collect();
+            let sweep = Sweep { overdue: options.lease, blamed, keep: Keep::default().failed };
             let swept = broker.sweep(&sweep).await?;
+            // Not before the broker has answered: whoever comes next can blame them as well.
+            left.drain(..).for_each(LeftFile::remove);
             for run in &swept.lost {
                 // One of ours when it was over its time: somebody else may start it now.
                 runs.stop(run.token, StopReason::LeaseLost);
             }
             for run in &swept.lost {
-                self.report(run, swept.failed.contains(&run.job)).await;
+                self.report(run, sweep.blamed.contains(run), swept.failed.contains(&run.job)).await;
             }
             if swept.quarantined > 0 {
                 error!(records = swept.quarantined, "damaged records of running jobs were moved aside");
@@ -86,13 +91,25 @@ impl Upkeep {
         Ok(lost)
     }
 
+    /// What processes that died on this machine left. Those that cannot be looked at now are there at the next turn.
+    async fn left(&self) -> Vec<LeftFile> {
+        let shared = Arc::clone(&self.0);
+        let left = self.0.runtime.spawn_blocking(move || shared.blame.left()).await.unwrap_or_default();
+        for file in &left {
+            warn!("the worker process {} died with {} runs on a CPU: they are charged", file.pid, file.runs.len());
+        }
+        left
+    }
+
     /// In the log, under the request that the job came with.
-    async fn report(&self, run: &Run, failed: bool) {
+    async fn report(&self, run: &Run, blamed: bool, failed: bool) {
         let job = self.0.broker.get(run.job).await.ok().flatten();
         let request_id = job.as_ref().map(|job| job.request_id.as_str());
         let job_name = job.as_ref().map(|job| job.name.as_str());
         if failed {
             error!(request_id, job_id = %run.job, job_name, queue = %run.queue, "a job failed: its worker died too often");
+        } else if blamed {
+            warn!(request_id, job_id = %run.job, job_name, queue = %run.queue, "a run was lost with the process that it had a CPU of: the job is charged and given back");
         } else {
             warn!(request_id, job_id = %run.job, job_name, queue = %run.queue, "a run was lost and is given back");
         }

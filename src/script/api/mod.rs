@@ -22,6 +22,8 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod time;
+#[cfg(debug_assertions)]
+mod trial;
 mod url;
 mod xlsx;
 
@@ -60,6 +62,8 @@ pub fn register(engine: &mut Engine) {
         engine.register_static_module(name, module.into());
     }
     time::register(engine);
+    #[cfg(debug_assertions)]
+    trial::register(engine);
     read_debug_as_a_name(engine);
 }
 

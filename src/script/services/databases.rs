@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use super::edge::{Edge, SqlReply};
 use super::{Reply, StopOnDrop, joined};
 use crate::job::ErrorKind;
+use crate::script::notes::Errand;
 use crate::script::ports::{HostError, HostResult};
 
 pub use rusqlite::types::Value as SqlValue;
@@ -116,6 +117,11 @@ impl Databases {
             let upper = name.to_ascii_uppercase();
             sql_error(format!("there is no database `{name}`: set DATABASE_{upper}_URL (known: {})", known()), false)
         });
+        let errand = Errand::here();
+        let work = move |connection: &Connection| {
+            let _working = errand.begin();
+            work(connection)
+        };
         Reply::of(&self.runtime, async move { found?.run(work).await })
     }
 }

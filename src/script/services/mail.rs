@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use super::edge::Edge;
 use super::{Reply, joined};
 use crate::job::ErrorKind;
+use crate::script::notes::Errand;
 use crate::script::ports::{HostError, HostResult};
 
 /// Bytes of a whole message as it goes out. Most servers refuse more.
@@ -101,10 +102,14 @@ impl Mail {
     /// # Errors
     /// Of kind `host.email`, through the reply; with the server's status code where it gave one.
     pub fn send(&self, letter: Letter) -> Reply<String> {
-        let (from, way) = (self.from.clone(), self.way.clone());
+        let (from, way, errand) = (self.from.clone(), self.way.clone(), Errand::here());
+        let kept = matches!(way, Way::Edge(_)).then(|| letter.clone());
+        let finish = move || {
+            let _working = errand.begin();
+            finished(letter, from)
+        };
         Reply::of_all(&self.runtime, async move {
-            let kept = matches!(way, Way::Edge(_)).then(|| letter.clone());
-            let built = joined(tokio::task::spawn_blocking(move || finished(letter, from)).await)?;
+            let built = joined(tokio::task::spawn_blocking(finish).await)?;
             let message_id = built.message_id.clone();
             match (way, kept) {
                 (Way::Edge(edge), Some(letter)) => edge.mail(letter),

@@ -35,6 +35,7 @@ use self::net_guard::AddressGuard;
 use self::patterns::Patterns;
 pub use self::reply::Reply;
 use self::secrets::{Masker, Secrets};
+use super::notes::Errand;
 use super::ports::{HostError, HostResult};
 use crate::config::{DatabaseUrl, Mailer, Secret};
 use crate::job::ErrorKind;
@@ -115,6 +116,11 @@ impl Services {
 
     /// Begins `work` on a blocking thread. It is not broken off; nobody may listen any more when it ends.
     pub fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> HostResult<T> + Send + 'static) -> Reply<T> {
+        let errand = Errand::here();
+        let work = move || {
+            let _working = errand.begin();
+            work()
+        };
         Reply::of(&self.runtime, async move { joined(tokio::task::spawn_blocking(work).await) })
     }
 

@@ -1,5 +1,5 @@
 //! The ledger outside: scripts say over HTTP that they run, and it answers how many times it was told so for that job. It
-//! also holds runs back until the test lets them go.
+//! also holds runs back until the test lets them go, or tells them whether they may.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,7 @@ impl Ledger {
         let router = Router::new()
             .route("/enter/{*what}", post(enter))
             .route("/gate/{name}", post(gate))
+            .route("/is-open/{name}", post(is_open))
             .with_state(Arc::clone(&entries));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, entries, serving }
@@ -76,4 +77,8 @@ async fn gate(State(entries): State<Arc<Entries>>, Path(name): Path<String>) -> 
     // The sender lives as long as the ledger.
     drop(open.wait_for(|open| open.contains(&name)).await);
     "open"
+}
+
+async fn is_open(State(entries): State<Arc<Entries>>, Path(name): Path<String>) -> String {
+    entries.open.borrow().contains(&name).to_string()
 }

@@ -3,6 +3,7 @@
 
 mod abused;
 mod api;
+mod blamed;
 mod cancelled;
 mod edited;
 mod frozen;

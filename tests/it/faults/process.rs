@@ -43,10 +43,15 @@ impl Process {
     /// Stops it, by SIGSTOP, when it has the broker's write lock or when it has not. SQLite's lock stays with a process that
     /// stands still, so all others wait for one that was stopped in a commit.
     pub async fn freeze(&self, in_commit: bool) {
+        self.freeze_when(|| self.has_write_lock() == in_commit).await;
+    }
+
+    /// Stops it, by SIGSTOP, at a moment at which this is so.
+    pub async fn freeze_when(&self, test: impl Fn() -> bool) {
         eventually("it can be stopped at such a moment", async || {
             self.signal("STOP");
             eventually("every thread stands still", async || self.stands_still().then_some(())).await;
-            let right = self.has_write_lock() == in_commit;
+            let right = test();
             if !right {
                 self.signal("CONT");
             }

@@ -42,6 +42,12 @@ impl Site {
         self.dir.path()
     }
 
+    /// What workers note of who is on a CPU: a file for each.
+    pub fn notes(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path().join("data/on-cpu")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
     /// Where the script of that name is; `lib/NAME` for a module.
     pub fn script(&self, name: &str) -> PathBuf {
         self.path().join("jobs").join(format!("{name}.rhai"))

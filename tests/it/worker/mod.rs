@@ -101,6 +101,7 @@ impl Site {
             broker,
             library,
             files: FileStore::open(self.dir.path().join("files")).unwrap(),
+            data_dir: self.dir.path().to_owned(),
             services: services(),
             metrics: Arc::clone(&metrics),
             options,
