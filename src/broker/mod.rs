@@ -96,6 +96,8 @@ pub trait Broker: Send + Sync + 'static {
     /// Appends to the logs of runs, each in order, with `seq` going on where the job's log stands. Over `max_bytes` a
     /// job the oldest lines go and are counted. One answer per batch, in order: `LeaseLost` when the run is stale (its
     /// lines are then not stored). `dropped` of a batch is added to the job's count.
+    /// Idempotent by the run and `first`: what was stored of a run, or counted, is passed over when it comes again, so a batch whose
+    /// answer was lost is sent again as it was. A `first` beyond what was stored is no fault: what lies between is missing.
     async fn log(&self, batches: Vec<LogBatch>, max_bytes: u64) -> Result<Vec<Result<()>>>;
 
     /// Adds a file to the job's list, or replaces the one with its name. Errors: `LeaseLost`.

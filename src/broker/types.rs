@@ -123,6 +123,8 @@ pub struct Renewed {
 pub struct LogBatch {
     pub run: Run,
     pub attempt: u32,
+    /// How many lines of this run, thrown away ones included, were handed over before this batch.
+    pub first: u64,
     pub lines: Vec<NewLogLine>,
     /// Lines that the worker itself threw away (over the rate), to be counted.
     pub dropped: u64,

@@ -108,6 +108,7 @@ impl ShipLoop {
                     call.batches.push(LogBatch {
                         run: output.info.run.clone(),
                         attempt: output.info.attempt,
+                        first: taken.first,
                         lines: taken.lines,
                         dropped: taken.dropped,
                     });
@@ -139,6 +140,7 @@ impl ShipLoop {
         }
         let Shared { broker, lease, options, metrics, .. } = &*self.0.shared;
         let max_bytes = u64::try_from(options.limits.log_bytes).unwrap_or(u64::MAX);
+        // A call whose answer was lost is made again as it was: the broker knows what it has.
         let answers =
             while_held(lease, "log lines are not stored", |_| broker.log(call.batches.clone(), max_bytes)).await;
         self.0.give_room(call.bytes);

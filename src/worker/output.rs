@@ -31,6 +31,8 @@ struct State {
     bytes: usize,
     /// Lines thrown away that the broker does not know of.
     dropped: u64,
+    /// Lines that the shipper has taken so far, thrown away ones included.
+    taken: u64,
     allowance: Option<Allowance>,
     progress: Option<Progress>,
     /// The next progress is not stored before this.
@@ -45,6 +47,8 @@ struct State {
 
 /// What the shipper takes in one go.
 pub struct Taken {
+    /// Lines that were taken before.
+    pub first: u64,
     pub lines: Vec<NewLogLine>,
     /// Of `lines`.
     pub bytes: usize,
@@ -130,7 +134,10 @@ impl Output {
         }
         let again = early.filter(|_| state.progress.is_some() && !state.timer);
         state.timer |= again.is_some();
+        let first = state.taken;
+        state.taken += state.lines.len() as u64 + state.dropped;
         Taken {
+            first,
             lines: std::mem::take(&mut state.lines).into(),
             bytes: std::mem::take(&mut state.bytes),
             dropped: std::mem::take(&mut state.dropped),

@@ -390,6 +390,22 @@ fn a_file_that_is_not_ours_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.db");
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(include_str!("../../src/broker/sqlite/schema/0001_jobs.sql")).unwrap();
+    db.pragma_update(None, "application_id", 0x7279_6531).unwrap();
+    db.pragma_update(None, "user_version", 1).unwrap();
+    db.execute_batch("INSERT INTO log_heads VALUES (1, 7, 70, 3)").unwrap();
+    let broker = SqliteBroker::open(&path, SyncMode::Full).unwrap();
+    let head: (i64, i64, i64) =
+        db.query_row("SELECT last, dropped, taken FROM log_heads", [], |row| row.try_into()).unwrap();
+    assert_eq!(head, (7, 3, 0));
+    broker.enqueue(vec![job("email")]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_file_of_a_newer_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("broker.db");

@@ -39,15 +39,22 @@ pub(super) fn log(tx: &mut Tx<'_>, batches: &[LogBatch], max_bytes: u64) -> Resu
 }
 
 fn append(tx: &Tx<'_>, job: i64, batch: &LogBatch, max_bytes: i64) -> Result<()> {
-    let (mut last, mut bytes, mut dropped) = tx
+    let sql = "SELECT last, bytes, dropped, CASE token WHEN ?2 THEN taken ELSE 0 END FROM log_heads WHERE job = ?1";
+    let run = batch.run.token.0;
+    let (mut last, mut bytes, mut dropped, taken) = tx
         .db
-        .first("SELECT last, bytes, dropped FROM log_heads WHERE job = ?1", [job], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        .first(sql, [job, run], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
         })?
         .unwrap_or_default();
     let before = bytes;
+    // The batch stands for its lines and then for those that were thrown away; it may have come before.
+    let known = taken.unsigned_abs().saturating_sub(batch.first);
+    let known_lines = usize::try_from(known).unwrap_or(usize::MAX).min(batch.lines.len());
+    let new_dropped = batch.dropped.saturating_sub(known - known_lines as u64);
+    let end = batch.first + batch.lines.len() as u64 + batch.dropped;
     let mut line_row = tx.db.prepare("INSERT INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
-    for line in &batch.lines {
+    for line in &batch.lines[known_lines..] {
         last += 1;
         bytes += size(line);
         line_row.execute(params![
@@ -76,8 +83,11 @@ fn append(tx: &Tx<'_>, job: i64, batch: &LogBatch, max_bytes: i64) -> Result<()>
         drop(rows);
         tx.db.execute("DELETE FROM logs WHERE job = ?1 AND seq < ?2", [job, first_kept])?;
     }
-    dropped += signed(batch.dropped);
-    tx.db.execute("INSERT OR REPLACE INTO log_heads VALUES (?1, ?2, ?3, ?4)", [job, last, bytes, dropped])?;
+    dropped += signed(new_dropped);
+    tx.db.execute(
+        "INSERT OR REPLACE INTO log_heads VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        [job, last, bytes, dropped, run, taken.max(signed(end))],
+    )?;
     tx.db.execute("UPDATE jobs SET bytes = bytes + ?2 WHERE seq = ?1", [job, bytes - before])?;
     Ok(())
 }

@@ -105,7 +105,7 @@ pub async fn a_deleted_jobs_log_does_not_come_back_with_its_id(h: Harness) {
     let id = h.enqueue(given.clone()).await;
     let worker = h.worker().await;
     let run = h.claim_one(&worker).await.run;
-    let batch = LogBatch { run: run.clone(), attempt: 1, lines: vec![line("a")], dropped: 1 };
+    let batch = LogBatch { run: run.clone(), attempt: 1, first: 0, lines: vec![line("a")], dropped: 1 };
     h.broker.log(vec![batch], 1 << 20).await.unwrap();
     h.finish(&run, failed()).await;
     h.broker.delete(id).await.unwrap();

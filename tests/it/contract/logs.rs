@@ -15,7 +15,13 @@ async fn running(h: &Harness) -> (JobId, Run) {
 }
 
 fn batch(run: &Run, texts: &[&str]) -> LogBatch {
-    LogBatch { run: run.clone(), attempt: 1, lines: texts.iter().map(|text| line(text)).collect(), dropped: 0 }
+    LogBatch {
+        run: run.clone(),
+        attempt: 1,
+        first: 0,
+        lines: texts.iter().map(|text| line(text)).collect(),
+        dropped: 0,
+    }
 }
 
 async fn texts(h: &Harness, id: JobId) -> Vec<String> {
@@ -31,8 +37,15 @@ pub async fn lines_come_back_as_given_and_in_order(h: Harness) {
         message: "quer\u{0}y\n«é»".into(),
         fields: Some(json(r#"{"n": 1.0}"#)),
     };
-    let first = LogBatch { run: run.clone(), attempt: 4, lines: vec![given.clone(), line("b")], dropped: 0 };
-    assert!(h.broker.log(vec![first, batch(&run, &["c"])], ROOM).await.unwrap().iter().all(Result::is_ok));
+    let first = LogBatch { run: run.clone(), attempt: 4, first: 0, lines: vec![given.clone(), line("b")], dropped: 0 };
+    assert!(
+        h.broker
+            .log(vec![first, LogBatch { first: 2, ..batch(&run, &["c"]) }], ROOM)
+            .await
+            .unwrap()
+            .iter()
+            .all(Result::is_ok)
+    );
     let logs = h.broker.logs(id, 0, 10).await.unwrap().unwrap();
     assert_eq!(logs.lines.iter().map(|line| line.seq).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(logs.dropped, 0);
@@ -67,7 +80,7 @@ pub async fn numbers_go_on_over_attempts_and_after_the_end(h: Harness) {
 pub async fn a_stale_run_adds_nothing_and_stops_no_other(h: Harness) {
     let (id, run) = running(&h).await;
     let stale = Run { token: RunToken::random(), ..run.clone() };
-    let batches = vec![batch(&run, &["a"]), batch(&stale, &["no"]), batch(&run, &["b"])];
+    let batches = vec![batch(&run, &["a"]), batch(&stale, &["no"]), LogBatch { first: 1, ..batch(&run, &["b"]) }];
     let answers = h.broker.log(batches, ROOM).await.unwrap();
     assert!(matches!(answers[..], [Ok(()), Err(BrokerError::LeaseLost), Ok(())]), "{answers:?}");
     assert_eq!(texts(&h, id).await, ["a", "b"]);
@@ -76,8 +89,8 @@ pub async fn a_stale_run_adds_nothing_and_stops_no_other(h: Harness) {
 pub async fn over_the_limit_the_oldest_lines_go_and_are_counted(h: Harness) {
     let (id, run) = running(&h).await;
     let text = "x".repeat(1000);
-    for _ in 0..10 {
-        h.broker.log(vec![batch(&run, &[&text, &text, &text])], 10_000).await.unwrap();
+    for n in 0..10 {
+        h.broker.log(vec![LogBatch { first: 3 * n, ..batch(&run, &[&text, &text, &text]) }], 10_000).await.unwrap();
     }
     let logs = h.broker.logs(id, 0, 100).await.unwrap().unwrap();
     assert!((5..=10).contains(&logs.lines.len()), "{}", logs.lines.len());
@@ -99,11 +112,53 @@ pub async fn a_batch_over_the_limit_keeps_its_newest_lines(h: Harness) {
 
 pub async fn lines_that_the_worker_dropped_are_counted(h: Harness) {
     let (id, run) = running(&h).await;
-    for dropped in [3, 4] {
-        h.broker.log(vec![LogBatch { dropped, ..batch(&run, &["a"]) }], ROOM).await.unwrap();
+    for (first, dropped) in [(0, 3), (4, 4)] {
+        h.broker.log(vec![LogBatch { first, dropped, ..batch(&run, &["a"]) }], ROOM).await.unwrap();
     }
-    h.broker.log(vec![LogBatch { dropped: 5, ..batch(&run, &[]) }], ROOM).await.unwrap();
+    h.broker.log(vec![LogBatch { first: 9, dropped: 5, ..batch(&run, &[]) }], ROOM).await.unwrap();
     assert_eq!(h.broker.logs(id, 0, 10).await.unwrap().unwrap().dropped, 12);
+}
+
+pub async fn a_batch_that_comes_again_adds_nothing(h: Harness) {
+    let (id, run) = running(&h).await;
+    let batches = [
+        LogBatch { dropped: 2, ..batch(&run, &["a", "b"]) },
+        LogBatch { first: 4, dropped: 3, ..batch(&run, &[]) },
+        LogBatch { first: 7, ..batch(&run, &["c"]) },
+    ];
+    for sent in 1..=batches.len() {
+        // Each one twice, after all that came before once more.
+        for batch in batches[..sent].iter().chain([&batches[sent - 1]]) {
+            let answers = h.broker.log(vec![batch.clone(), batch.clone()], ROOM).await.unwrap();
+            assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        }
+    }
+    assert_eq!(texts(&h, id).await, ["a", "b", "c"]);
+    assert_eq!(h.broker.logs(id, 0, 10).await.unwrap().unwrap().dropped, 5);
+}
+
+pub async fn of_a_batch_that_is_known_in_part_the_rest_is_added(h: Harness) {
+    let (id, run) = running(&h).await;
+    h.broker.log(vec![batch(&run, &["a", "b"])], ROOM).await.unwrap();
+    h.broker.log(vec![LogBatch { first: 1, dropped: 1, ..batch(&run, &["b", "c"]) }], ROOM).await.unwrap();
+    // Counted as handed over by then: a, b, c, and one that was thrown away.
+    h.broker.log(vec![LogBatch { first: 3, dropped: 2, ..batch(&run, &[]) }], ROOM).await.unwrap();
+    // What lies between never came.
+    h.broker.log(vec![LogBatch { first: 8, ..batch(&run, &["i"]) }], ROOM).await.unwrap();
+    assert_eq!(texts(&h, id).await, ["a", "b", "c", "i"]);
+    assert_eq!(h.broker.logs(id, 0, 10).await.unwrap().unwrap().dropped, 2);
+}
+
+pub async fn another_run_of_the_job_begins_at_its_own_first_line(h: Harness) {
+    let (id, run) = running(&h).await;
+    h.broker.log(vec![batch(&run, &["a", "b"])], ROOM).await.unwrap();
+    h.finish(&run, RunEnd::Retry { error: error("x"), delay: Duration::ZERO }).await;
+    let worker = h.worker().await;
+    let again = h.claim_one(&worker).await.run;
+    for _ in 0..2 {
+        h.broker.log(vec![LogBatch { attempt: 2, ..batch(&again, &["a"]) }], ROOM).await.unwrap();
+    }
+    assert_eq!(texts(&h, id).await, ["a", "b", "a"]);
 }
 
 pub async fn a_job_that_is_not_there_has_no_log_and_a_silent_one_an_empty_log(h: Harness) {

@@ -77,6 +77,9 @@ macro_rules! contract_tests {
                 over_the_limit_the_oldest_lines_go_and_are_counted,
                 a_batch_over_the_limit_keeps_its_newest_lines,
                 lines_that_the_worker_dropped_are_counted,
+                a_batch_that_comes_again_adds_nothing,
+                of_a_batch_that_is_known_in_part_the_rest_is_added,
+                another_run_of_the_job_begins_at_its_own_first_line,
                 a_job_that_is_not_there_has_no_log_and_a_silent_one_an_empty_log,
             ]);
             contract_tests!(@group $open, lease, [

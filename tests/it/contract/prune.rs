@@ -16,7 +16,7 @@ async fn ended(h: &Harness, queue: &str, payload: &str, keep: Duration) -> JobId
     let wanted = Claim { queues: vec![queue_name(queue)], ..claim(&worker, 1) };
     let run = h.broker.claim(&wanted).await.unwrap().jobs.remove(0).run;
     h.broker
-        .log(vec![LogBatch { run: run.clone(), attempt: 1, lines: vec![line("x")], dropped: 0 }], 999)
+        .log(vec![LogBatch { run: run.clone(), attempt: 1, first: 0, lines: vec![line("x")], dropped: 0 }], 999)
         .await
         .unwrap();
     let end = Finish { keep, ..finish(&run, succeeded()) };
@@ -57,7 +57,7 @@ pub async fn a_log_counts_too(h: Harness) {
     let worker = h.worker().await;
     let run = h.claim_one(&worker).await.run;
     let lines = vec![line(&"x".repeat(100_000))];
-    h.broker.log(vec![LogBatch { run: run.clone(), attempt: 1, lines, dropped: 0 }], 1 << 20).await.unwrap();
+    h.broker.log(vec![LogBatch { run: run.clone(), attempt: 1, first: 0, lines, dropped: 0 }], 1 << 20).await.unwrap();
     h.finish(&run, succeeded()).await;
     assert_eq!(h.broker.prune(50_000, 10).await.unwrap(), [id]);
 }

@@ -190,7 +190,7 @@ pub async fn a_stale_token_is_refused_by_every_verb_in_every_state(h: Harness) {
         lost(h.broker.extend(&run, LONG).await, "extend");
         lost(h.broker.progress(&run, &progress(50.0, "half")).await, "progress");
         lost(h.broker.record_file(&run, &file("a.csv", 1)).await, "record_file");
-        let batch = LogBatch { run: run.clone(), attempt: 1, lines: vec![line("late")], dropped: 5 };
+        let batch = LogBatch { run: run.clone(), attempt: 1, first: 0, lines: vec![line("late")], dropped: 5 };
         lost(h.broker.log(vec![batch], 1 << 20).await.unwrap().remove(0), "log");
         for end in [succeeded(), failed(), retry(SOON), released(SOON), RunEnd::Cancelled] {
             lost(h.broker.finish(vec![finish(&run, end)]).await.unwrap().remove(0), "finish");

@@ -70,7 +70,7 @@ pub async fn jobs_wakes_at_every_change_of_a_job(h: Harness) {
     woken(&mut jobs, "claim").await;
     h.broker.progress(&run, &Progress { percent: 1.0, message: String::new() }).await.unwrap();
     woken(&mut jobs, "progress").await;
-    let batch = LogBatch { run: run.clone(), attempt: 1, lines: vec![line("x")], dropped: 0 };
+    let batch = LogBatch { run: run.clone(), attempt: 1, first: 0, lines: vec![line("x")], dropped: 0 };
     h.broker.log(vec![batch], 1 << 20).await.unwrap();
     woken(&mut jobs, "log").await;
     h.finish(&run, failed()).await;

@@ -224,7 +224,8 @@ impl Api {
             .into_iter()
             .map(|message| NewLogLine { time: Timestamp(0), level: LogLevel::Info, message, fields: None })
             .collect();
-        let batch = LogBatch { run: job.run.clone(), attempt: job.attempt, lines, dropped: 0 };
+        let first = self.broker.logs(job.run.job, 0, 10_000).await.unwrap().unwrap().lines.len() as u64;
+        let batch = LogBatch { run: job.run.clone(), attempt: job.attempt, first, lines, dropped: 0 };
         self.broker.log(vec![batch], 8 << 20).await.unwrap().remove(0).unwrap();
     }
 

@@ -67,6 +67,7 @@ async fn a_broker_that_is_away_for_a_while_costs_no_run() {
         ("claim", Fault::Refused),
         ("claim", Fault::LeaseLost),
         ("log", Fault::Refused),
+        ("log", Fault::AnswerLost),
         ("finish", Fault::Refused),
         ("finish", Fault::AnswerLost),
         ("sweep", Fault::Refused),
