@@ -44,7 +44,7 @@ pub(super) const OF_QUEUE: &[Key] = &[
     key("CLAIMS", ":claims", "hash: worker → ticket and ids of its last claim, for when the answer is lost"),
     key("BUSY", ":busy", "hash: worker → number of its runs"),
     key("LOG", ":log:", "+ job id: list of log lines"),
-    key("LOGS", ":logs", "hash: job id → number of its last line, bytes, lines dropped"),
+    key("LOGS", ":logs", "hash: job id → number of its last line, bytes, lines dropped, the last run and its lines"),
     key("FILES", ":files:", "+ job id: hash of file name → card as JSON"),
     key("BAD", ":quarantine", "hash: id → record that could not be read, with when and why (MessagePack)"),
 ];

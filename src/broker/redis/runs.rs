@@ -45,7 +45,7 @@ impl Inner {
     pub(super) async fn do_log(&self, batches: &[LogBatch], max_bytes: u64) -> Result<Vec<Result<()>>> {
         let sent = batches.iter().map(|batch| {
             self.current(&SCRIPTS.log, &batch.run, move |call| {
-                call.arg(max_bytes.min(1 << 50)).arg(batch.dropped.min(1 << 50));
+                call.arg(max_bytes.min(1 << 50)).arg(batch.first.min(1 << 50)).arg(batch.dropped.min(1 << 50));
                 for line in &batch.lines {
                     call.arg(stored_line(line, batch.attempt));
                 }
