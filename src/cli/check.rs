@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Failure, Outcome, say};
 use crate::config::Config;
-use crate::script::library::Library;
+use crate::script::diagnostics::Fault;
+use crate::script::library::{Library, Located};
 
 pub fn run(config: &Config, path: Option<PathBuf>, json: bool) -> Outcome {
     let path = path.unwrap_or_else(|| config.jobs_dir.clone());
@@ -23,18 +24,24 @@ pub fn run(config: &Config, path: Option<PathBuf>, json: bool) -> Outcome {
     let of_tests = snapshot.tests.values().filter_map(|read| read.as_ref().err()).flatten();
     let all = snapshot.faults.iter().chain(of_tests);
     let faults: Vec<_> = all.filter(|(fault, _)| concerns(&fault.file)).collect();
+    let warnings: Vec<_> = snapshot.warnings.iter().filter(|(fault, _)| concerns(&fault.file)).collect();
     let good: Vec<&str> =
         snapshot.scripts.values().map(|script| script.file.as_str()).filter(|file| concerns(file)).collect();
     if json {
-        let faults: Vec<_> = faults.iter().map(|(fault, _)| fault).collect();
-        say(&serde_json::json!({ "scripts": good, "faults": faults }).to_string());
+        let bare = |located: &[&Located]| -> Vec<Fault> { located.iter().map(|(fault, _)| fault.clone()).collect() };
+        let (faults, warnings) = (bare(&faults), bare(&warnings));
+        say(&serde_json::json!({ "scripts": good, "faults": faults, "warnings": warnings }).to_string());
     } else {
         let color = std::io::stdout().is_terminal();
         for (fault, source) in &faults {
             say(&format!("{}\n", fault.card(source, color)));
         }
+        for (fault, source) in &warnings {
+            say(&format!("{}\n", fault.warning(source, color)));
+        }
         match faults.len() {
             0 => say(&format!("{} scripts, no faults: {}", good.len(), good.join(", "))),
+            1 => say(&format!("{} good scripts, 1 fault", good.len())),
             count => say(&format!("{} good scripts, {count} faults", good.len())),
         }
     }

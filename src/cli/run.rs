@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 
 use super::{Failure, Outcome, RunArgs, payload, sample, say, setup};
 use crate::config::Config;
-use crate::job::units::format_size;
 use crate::job::{Clock, JobError, JobName, LogLevel, time::SystemClock};
 use crate::script::context::StopSignal;
 use crate::script::fiber::{RunReport, ScriptEnd};
@@ -167,30 +166,47 @@ fn report_text(report: &RunReport, ports: &MemoryPorts, files: &[PathBuf]) {
     }
     let usage = &report.usage;
     say(&format!(
-        "{:.1} ms, {} operations, {} memory at most",
+        "{:.1} ms, {} operations, at most {} of memory",
         usage.run_time.as_secs_f64() * 1000.0,
         usage.operations,
-        format_size(usage.peak_memory)
+        shown_size(usage.peak_memory)
     ));
+}
+
+/// Bytes for people; exact ones are in the JSON.
+#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn shown_size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
 }
 
 /// An error of a run, for people.
 pub(super) fn card(error: &JobError) -> String {
-    let place = match (&error.file, error.line, error.column) {
-        (Some(file), Some(line), Some(column)) => format!("\n  --> {file}:{line}:{column}"),
-        (Some(file), ..) => format!("\n  --> {file}"),
-        (None, ..) => String::new(),
+    let margin = " ".repeat(error.line.map_or(1, |line| line.to_string().len()));
+    let mut card = format!("error[{}]: {}", error.kind, error.message);
+    let mut add = |line: String| {
+        card.push('\n');
+        card.push_str(&line);
     };
-    let snippet = error.snippet.as_ref().map_or(String::new(), |snippet| format!("\n{snippet}"));
-    let stack: String = error
-        .stack
-        .iter()
-        .map(|frame| {
-            let line = frame.line.map_or(String::new(), |line| format!(":{line}"));
-            format!("\n  in {}, called from {}{line}", frame.function, frame.file)
-        })
-        .collect();
-    format!("error[{}]: {}{place}{snippet}{stack}", error.kind, error.message)
+    match (&error.file, error.line, error.column) {
+        (Some(file), Some(line), Some(column)) => add(format!("{margin}--> {file}:{line}:{column}")),
+        (Some(file), ..) => add(format!("{margin}--> {file}")),
+        (None, ..) => {}
+    }
+    if let Some(snippet) = &error.snippet {
+        add(format!("{margin} |\n{snippet}"));
+    }
+    for frame in &error.stack {
+        let line = frame.line.map_or(String::new(), |line| format!(":{line}"));
+        add(format!("{margin} = in {}, called from {}{line}", frame.function, frame.file));
+    }
+    if let Some(hint) = &error.hint {
+        add(format!("{margin} = help: {hint}"));
+    }
+    card
 }
 
 fn report_json(report: &RunReport, ports: &MemoryPorts, files: &[PathBuf]) {

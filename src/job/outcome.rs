@@ -128,6 +128,9 @@ pub struct JobError {
     pub snippet: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stack: Vec<Frame>,
+    /// What helps, where there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
     /// Whether another attempt could end otherwise.
     pub retryable: bool,
 }
@@ -144,6 +147,7 @@ impl JobError {
             column: None,
             snippet: None,
             stack: Vec::new(),
+            hint: None,
             retryable,
         }
     }

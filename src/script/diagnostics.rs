@@ -3,7 +3,7 @@
 use std::fmt;
 
 use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
-use rhai::Position;
+use rhai::{LexError, ParseError, ParseErrorType, Position};
 use serde::Serialize;
 
 /// What is wrong where.
@@ -32,6 +32,16 @@ impl Fault {
         }
     }
 
+    /// What Rhai's parser says, with what helps.
+    #[must_use]
+    pub fn parse(file: &str, error: &ParseError) -> Self {
+        let fault = Self::new(file, error.position(), error.err_type().to_string());
+        match hint_for(error.err_type()) {
+            Some(hint) => fault.with_hint(hint),
+            None => fault,
+        }
+    }
+
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -41,6 +51,16 @@ impl Fault {
     /// The error card: message, place, the line with a caret, hint. `source` is the file's text.
     #[must_use]
     pub fn card(&self, source: &str, color: bool) -> String {
+        self.rendered(source, color, Level::ERROR)
+    }
+
+    /// The card of what keeps nothing from running.
+    #[must_use]
+    pub fn warning(&self, source: &str, color: bool) -> String {
+        self.rendered(source, color, Level::WARNING)
+    }
+
+    fn rendered(&self, source: &str, color: bool, level: Level<'static>) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let place: Element<'_> = match self.span(source) {
             Some(span) => {
@@ -48,7 +68,7 @@ impl Fault {
             }
             None => Origin::path(self.file.as_str()).into(),
         };
-        let mut group = Level::ERROR.primary_title(self.message.as_str()).element(place);
+        let mut group = level.primary_title(self.message.as_str()).element(place);
         if let Some(hint) = &self.hint {
             group = group.element(Level::HELP.message(hint.as_str()));
         }
@@ -78,6 +98,23 @@ impl fmt::Display for Fault {
             write!(f, " ({hint})")?;
         }
         Ok(())
+    }
+}
+
+/// What is worth saying beside the parser's own words.
+fn hint_for(error: &ParseErrorType) -> Option<String> {
+    let text = error.to_string();
+    let word = || text.split('\'').nth(1).unwrap_or_default().to_owned();
+    match error {
+        ParseErrorType::BadInput(LexError::UnterminatedString) => {
+            Some("a string over several lines is written between backticks: `…`".to_owned())
+        }
+        _ if text.contains("reserved") => Some(format!(
+            "Rhai keeps the word `{0}` for itself: as the key of a map write it in quotes, \"{0}\": …; else take another name",
+            word()
+        )),
+        _ if text.contains("disabled") => Some("scripts do not run text as code: call a function instead".to_owned()),
+        _ => None,
     }
 }
 

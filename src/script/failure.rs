@@ -2,9 +2,9 @@
 
 use rhai::{Dynamic, EvalAltResult, Position};
 
-use super::convert;
 use super::fiber::ScriptEnd;
 use super::fiber::context::{End, RunContext, StopReason};
+use super::{convert, hints};
 use crate::job::outcome::Frame;
 use crate::job::units::{format_duration, format_size};
 use crate::job::{ErrorKind, JobError};
@@ -21,8 +21,19 @@ struct Place {
 /// The end of a run that did not end by itself. `error` is what the engine made of it; it knows the place.
 pub fn early_end(run: &RunContext, end: End, error: Option<&EvalAltResult>) -> ScriptEnd {
     let located = |kind, message: String, retryable| {
-        let (place, stack) = error.map_or_else(|| (nowhere(run), Vec::new()), |error| locate(run, error));
-        with_place(run, JobError::new(kind, message, retryable), &place, stack)
+        let (mut place, mut stack) = error.map_or_else(|| (nowhere(run), Vec::new()), |error| locate(run, error));
+        let mut error = JobError::new(kind, message, retryable);
+        let called = hints::called_at(&run.compiled.program, place.position);
+        let inner = run.end_place.borrow_mut().take();
+        if let Some((file, position)) = inner.filter(|(_, position)| *position != place.position) {
+            // A host call ended the run and knows where it stands.
+            let frame = Frame { function: called.unwrap_or_default(), file: place.file, line: place.position.line() };
+            stack.extend(Some(frame).filter(|frame| !frame.function.is_empty()));
+            place = Place { file: file_of(&file, &run.script.file), position };
+        } else if let Some(called) = called {
+            error.hint = Some(format!("it ended within `{called}`, which is called here"));
+        }
+        with_place(run, error, &place, stack)
     };
     match end {
         End::Stopped(StopReason::TimeUp) => {
@@ -60,6 +71,7 @@ pub fn invalid_result(run: &RunContext, message: &str) -> JobError {
 
 /// An error that the script did not catch.
 pub fn job_error(run: &RunContext, error: &EvalAltResult) -> JobError {
+    let inner = error;
     let (place, stack) = locate(run, error);
     let error = match innermost(error) {
         EvalAltResult::ErrorRuntime(value, _) => thrown(run, value),
@@ -68,7 +80,8 @@ pub fn job_error(run: &RunContext, error: &EvalAltResult) -> JobError {
         }
         other => JobError::new(ErrorKind::Script, without_place(other), true),
     };
-    with_place(run, error, &place, stack)
+    let hint = hints::hint(&run.script, &run.compiled.program, innermost(inner));
+    with_place(run, JobError { hint, ..error }, &place, stack)
 }
 
 /// A thrown value. One that has the form of a host error is one.
@@ -176,9 +189,11 @@ fn snippet(source: &str, line: usize, column: Option<usize>) -> Option<String> {
     // A long line is shown around the column.
     let skipped = column.saturating_sub(WIDTH / 2);
     let shown: String = text.chars().skip(skipped).take(WIDTH).map(|c| if c == '\t' { ' ' } else { c }).collect();
-    let caret = " ".repeat(column - 1 - skipped.min(column - 1));
+    let before = column - 1 - skipped.min(column - 1);
+    // The word that begins there, as in the cards of `check`.
+    let word = shown.chars().skip(before).take_while(|c| c.is_alphanumeric() || *c == '_').count().max(1);
     let margin = line.to_string();
-    Some(format!("{margin} | {shown}\n{} | {caret}^", " ".repeat(margin.len())))
+    Some(format!("{margin} | {shown}\n{} | {}{}", " ".repeat(margin.len()), " ".repeat(before), "^".repeat(word)))
 }
 
 /// The engine's text without the "(line 1, position 2)" that the place says already.

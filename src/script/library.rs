@@ -19,6 +19,7 @@ use tokio::sync::watch as signal;
 
 use self::folder::Contents;
 pub use self::tested::TestFile;
+use super::calls::{self, Functions, Reach, Subject};
 use super::diagnostics::{Fault, near};
 use super::services::templates::Templates;
 use super::{engine, metadata};
@@ -78,6 +79,8 @@ pub struct Snapshot {
     pub tests: BTreeMap<JobName, Result<Arc<TestFile>, Vec<Located>>>,
     /// Every fault in the folder, scripts, modules and templates alike, with the text of the file it is in.
     pub faults: Vec<Located>,
+    /// What is worth a look and keeps nothing from running.
+    pub warnings: Vec<Located>,
 }
 
 /// A jobs folder, live.
@@ -162,13 +165,26 @@ struct Build<'a> {
     engine: Engine,
     /// Module path → what it imports, or its faults.
     modules: BTreeMap<String, Result<Vec<String>, Vec<Fault>>>,
+    /// Module path → what others may call of it, and what it reaches.
+    callable: BTreeMap<String, Functions>,
+    reach: BTreeMap<String, Reach>,
     faults: Vec<Located>,
+    warnings: Vec<Located>,
 }
 
 fn build(files: &BTreeMap<String, Arc<str>>, before: &Snapshot) -> Snapshot {
     let mut checker = engine::build();
     checker.set_optimization_level(OptimizationLevel::None);
-    let mut build = Build { files, checker, engine: engine::build(), modules: BTreeMap::new(), faults: Vec::new() };
+    let mut build = Build {
+        files,
+        checker,
+        engine: engine::build(),
+        modules: BTreeMap::new(),
+        callable: BTreeMap::new(),
+        reach: BTreeMap::new(),
+        faults: Vec::new(),
+        warnings: Vec::new(),
+    };
     build.read_modules();
     let templates = build.read_templates(before);
     let mut next = Snapshot::default();
@@ -207,6 +223,7 @@ fn build(files: &BTreeMap<String, Arc<str>>, before: &Snapshot) -> Snapshot {
         }
     }
     next.faults = build.faults;
+    next.warnings = build.warnings;
     next
 }
 
@@ -241,23 +258,35 @@ impl Build<'_> {
         if source.trim().is_empty() {
             return Err(vec![Fault::new(file, Position::NONE, "the file is empty")]);
         }
-        engine::compile(&self.checker, file, source)
-            .map_err(|error| vec![Fault::new(file, error.position(), error.err_type().to_string())])
+        engine::compile(&self.checker, file, source).map_err(|error| vec![Fault::parse(file, &error)])
     }
 
     fn read_modules(&mut self) {
         let files = self.files.iter().filter(|(file, _)| file.starts_with("lib/") && file.ends_with(".rhai"));
+        let path = |file: &str| file.trim_end_matches(".rhai").to_owned();
+        let parsed: Vec<_> = files.map(|(file, source)| (file, self.parse(file, source))).collect();
+        for (file, ast) in parsed.iter().filter_map(|(file, ast)| Some((file, ast.as_ref().ok()?))) {
+            self.callable.insert(path(file), calls::functions_of(ast));
+            self.reach.insert(path(file), Reach::of(ast));
+        }
         let mut modules = BTreeMap::new();
-        for (file, source) in files {
-            let imports = self.parse(file, source).and_then(|ast| {
-                metadata::check_module(file, &ast)?;
-                Ok(metadata::imports(file, &ast)?.into_iter().map(|(path, _)| path).collect())
+        for (file, ast) in parsed {
+            let imports = ast.and_then(|ast| {
+                let mut faults = metadata::check_module(file, &ast).err().unwrap_or_default();
+                faults.extend(self.calls(file, &ast, false));
+                let (imports, more) = metadata::imports(file, &ast);
+                faults.extend(more);
+                if faults.is_empty() { Ok(imports.into_iter().map(|(path, _)| path).collect()) } else { Err(faults) }
             });
-            modules.insert(file.trim_end_matches(".rhai").to_owned(), imports);
+            modules.insert(path(file), imports);
         }
         let faults = modules.values().filter_map(|read| read.as_ref().err()).flatten().cloned().collect();
         self.modules = modules;
         self.add_faults(faults);
+    }
+
+    fn calls(&self, file: &str, ast: &AST, is_test: bool) -> Vec<Fault> {
+        Subject { file, ast, modules: &self.callable, is_test }.faults()
     }
 
     /// The templates of now, or the ones before when a template of now does not compile.
@@ -286,7 +315,7 @@ impl Build<'_> {
 
     /// One script, checked; on a fault its version, so that it can be named, and all its faults.
     fn read_script(
-        &self,
+        &mut self,
         name: &JobName,
         file: &str,
         source: &Arc<str>,
@@ -295,13 +324,9 @@ impl Build<'_> {
         let alone = || Version::of(&[source.as_bytes()]);
         let ast = self.parse(file, source).map_err(|faults| (alone(), faults))?;
         let mut faults = Vec::new();
-        let modules = match metadata::imports(file, &ast) {
-            Ok(imports) => self.closure(file, &imports, &mut faults),
-            Err(more) => {
-                faults.extend(more);
-                BTreeMap::new()
-            }
-        };
+        let (imports, more) = metadata::imports(file, &ast);
+        faults.extend(more);
+        let modules = self.closure(file, &imports, &mut faults);
         let mut parts = vec![source.as_bytes()];
         parts.extend(modules.iter().flat_map(|(path, source)| [path.as_bytes(), source.as_bytes()]));
         let version = Version::of(&parts);
@@ -309,9 +334,23 @@ impl Build<'_> {
             faults.extend(more);
             crate::job::JobSpec::default()
         });
+        faults.extend(self.calls(file, &ast, false));
+        let reach = Reach::of(&ast);
+        // The call will be refused, which a script may catch: a fault to be told, and no reason to keep it from running.
+        self.add_faults(reach.outside(file, &spec.allow));
         // What threads will compile must compile: the optimiser finds faults of its own.
         if let (true, Err(error)) = (faults.is_empty(), engine::compile(&self.engine, file, source)) {
-            faults.push(Fault::new(file, error.position(), error.err_type().to_string()));
+            faults.push(Fault::parse(file, &error));
+        }
+        let of_modules = modules.keys().filter_map(|path| self.reach.get(path));
+        let reaches: Vec<&Reach> = of_modules.chain([&reach]).collect();
+        for (key, entry) in Reach::unused(&reaches, &spec.allow) {
+            let at = metadata::place_of_entry(&ast, key, &entry);
+            let fault = Fault::new(file, at, format!("`{entry}` in `allow.{key}` is not used"));
+            self.warnings.push((
+                fault.with_hint("what a script does not need it should not be able to reach"),
+                Arc::clone(source),
+            ));
         }
         let schema = PayloadSchema::compile(&spec.schema);
         match schema {

@@ -86,10 +86,8 @@ pub fn read(file: &str, ast: &AST) -> Result<JobSpec, Vec<Fault>> {
 }
 
 /// The literal paths of all `import`s of a script or module, at the top level and in functions.
-///
-/// # Errors
-/// Imports whose path is not a literal or leads out of the jobs folder.
-pub fn imports(file: &str, ast: &AST) -> Result<Vec<(String, Position)>, Vec<Fault>> {
+/// Those whose path is not a literal or leads out of the jobs folder are faults.
+pub fn imports(file: &str, ast: &AST) -> (Vec<(String, Position)>, Vec<Fault>) {
     let mut report = Report { file, faults: Vec::new() };
     let mut found = Vec::new();
     ast.walk(&mut |path: &[ASTNode]| {
@@ -115,7 +113,7 @@ pub fn imports(file: &str, ast: &AST) -> Result<Vec<(String, Position)>, Vec<Fau
         }
         true
     });
-    if report.faults.is_empty() { Ok(found) } else { Err(report.faults) }
+    (found, report.faults)
 }
 
 /// Modules have the form of scripts, without `const JOB` and `run`.
@@ -133,6 +131,22 @@ pub fn check_module(file: &str, ast: &AST) -> Result<(), Vec<Fault>> {
         }
     }
     if report.faults.is_empty() { Ok(()) } else { Err(report.faults) }
+}
+
+/// Where an entry of `allow` is written.
+pub fn place_of_entry(ast: &AST, key: &str, entry: &str) -> Position {
+    fn value<'a>(map: &'a Expr, key: &str) -> Option<&'a Expr> {
+        let Expr::Map(entries, _) = map else { return None };
+        entries.0.iter().find(|(name, _)| name.name == key).map(|(_, value)| value)
+    }
+    let job = ast.statements().iter().find_map(|statement| match statement {
+        Stmt::Var(var, ..) if var.0.as_str() == "JOB" => Some(&var.1),
+        _ => None,
+    });
+    let list = job.and_then(|job| value(job, "allow")).and_then(|allow| value(allow, key));
+    let Some(Expr::Array(items, at)) = list else { return Position::NONE };
+    let is_entry = |item: &&Expr| matches!(item, Expr::StringConstant(text, _) if text.eq_ignore_ascii_case(entry));
+    items.iter().find(is_entry).map_or(*at, Expr::position)
 }
 
 /// Test files have the form of modules; what they define is for their tests.
@@ -306,7 +320,12 @@ fn check_payload(spec: &mut JobSpec, at: Position, examples: Vec<Literal>, repor
     let schema = match PayloadSchema::compile(&spec.schema) {
         Ok(schema) => Some(schema),
         Err(error) => {
-            report.add(at, error.to_string());
+            let text = error.to_string();
+            if text.contains("/type:") {
+                report.add_hint(at, text, "the types are array, boolean, integer, null, number, object, string");
+            } else {
+                report.add(at, text);
+            }
             None
         }
     };

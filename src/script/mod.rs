@@ -5,6 +5,7 @@
 
 pub mod account;
 mod api;
+mod calls;
 mod checked;
 pub mod convert;
 pub mod definitions;
@@ -12,6 +13,7 @@ pub mod diagnostics;
 pub mod engine;
 mod failure;
 pub mod fiber;
+mod hints;
 pub mod library;
 pub mod memory;
 mod metadata;

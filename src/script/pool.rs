@@ -511,7 +511,7 @@ impl Executor {
                 if let Some(slot) = self.fibers[place.number].take() {
                     self.free.push(place.number);
                     self.shared.load.fetch_sub(1, Ordering::Relaxed);
-                    (slot.done)(report);
+                    (slot.done)(*report);
                 }
             }
         }

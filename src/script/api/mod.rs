@@ -97,6 +97,10 @@ pub(super) use put;
 
 pub(super) fn placed<T>(call: &NativeCallContext, function: impl FnOnce() -> ScriptResult<T>) -> ScriptResult<T> {
     function().map_err(|mut error| {
+        if !error.is_catchable() {
+            // Rhai replaces the place of such an error at every call that it passes through.
+            context::ended_at(call.call_source(), call.call_position());
+        }
         if error.position().is_none() {
             error.set_position(call.call_position());
         }

@@ -155,6 +155,8 @@ pub struct RunContext {
     pub(super) yielder: Cell<*const Yielder<(), Pause>>,
     pub(super) end: RefCell<Option<End>>,
     pub(super) ended: Cell<bool>,
+    /// File and place of the host call that found the run over.
+    pub(in crate::script) end_place: RefCell<Option<(String, Position)>>,
 }
 
 thread_local! {
@@ -279,6 +281,17 @@ impl RunContext {
         // runs on that fiber, since `CURRENT` is only set while it is resumed.
         unsafe { &*yielder }.suspend(pause);
         if self.is_over() { Err(terminated()) } else { Ok(()) }
+    }
+}
+
+/// Notes where the host call stands that ends the run; the first one counts.
+pub fn ended_at(file: Option<&str>, position: Position) {
+    let pointer = CURRENT.get();
+    // SAFETY: as in `current`; the reference does not outlive this call.
+    let Some(run) = (unsafe { pointer.as_ref() }) else { return };
+    let mut place = run.end_place.borrow_mut();
+    if place.is_none() && !position.is_none() {
+        *place = Some((account::uncharged(|| file.unwrap_or_default().to_owned()), position));
     }
 }
 

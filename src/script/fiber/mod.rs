@@ -95,7 +95,7 @@ pub enum Step {
     Waiting,
     /// The slice is used up; another step goes on.
     Sliced,
-    Done(RunReport),
+    Done(Box<RunReport>),
 }
 
 type Routine = Coroutine<(), Pause, ScriptEnd, FiberStack>;
@@ -152,6 +152,7 @@ impl Fiber {
             yielder: Cell::new(std::ptr::null()),
             end: RefCell::new(None),
             ended: Cell::new(false),
+            end_place: RefCell::new(None),
         });
         let (engine, context, payload) = (Rc::clone(engine), Rc::clone(&run), start.payload);
         let coroutine = Coroutine::with_stack(stack, move |yielder, ()| {
@@ -179,11 +180,11 @@ impl Fiber {
             }
             let run = Rc::clone(&self.run);
             let Some(coroutine) = self.coroutine.as_mut() else {
-                return Step::Done(self.report(ScriptEnd::Failed(JobError::new(
+                return Step::Done(Box::new(self.report(ScriptEnd::Failed(JobError::new(
                     ErrorKind::Panic,
                     "the run was resumed after its end",
                     false,
-                ))));
+                )))));
             };
             match enter(&run, || coroutine.resume(())) {
                 CoroutineResult::Yield(Pause::Slice) => return Step::Sliced,
@@ -192,7 +193,7 @@ impl Fiber {
                     let report = self.report(end);
                     self.look_for_leaks();
                     self.recycle();
-                    return Step::Done(report);
+                    return Step::Done(Box::new(report));
                 }
             }
         }

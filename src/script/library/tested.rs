@@ -62,13 +62,10 @@ impl Build<'_> {
     ) -> Result<TestFile, Vec<Fault>> {
         let ast = self.parse(file, source)?;
         let mut faults = metadata::check_test(file, &ast).err().unwrap_or_default();
-        let modules = match metadata::imports(file, &ast) {
-            Ok(imports) => self.closure(file, &imports, &mut faults),
-            Err(more) => {
-                faults.extend(more);
-                BTreeMap::new()
-            }
-        };
+        faults.extend(self.calls(file, &ast, true));
+        let (imports, more) = metadata::imports(file, &ast);
+        faults.extend(more);
+        let modules = self.closure(file, &imports, &mut faults);
         let mut tests = Vec::new();
         for function in ast.iter_functions().filter(|function| function.name.starts_with("test_")) {
             if function.params.is_empty() {

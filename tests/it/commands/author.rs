@@ -78,7 +78,7 @@ fn a_payload_comes_from_flag_file_standard_input_or_example() {
         let said = ryemill(place.path(), &[&["run", "hello"], args].concat());
         assert_eq!(said.code, 0, "{said:?}");
         assert!(said.out.contains(expected), "{args:?}: {}", said.out);
-        for part in ["info greeted", " 50% greeting", "result {", " operations, ", " memory at most"] {
+        for part in ["info greeted", " 50% greeting", "result {", " operations, ", " of memory"] {
             assert!(said.out.contains(part), "{part}: {}", said.out);
         }
     }

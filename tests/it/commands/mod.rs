@@ -1,6 +1,7 @@
 //! The commands of the script author, as the real binary prints them.
 
 mod author;
+mod broken;
 mod test;
 
 use std::path::Path;

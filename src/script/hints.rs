@@ -1,0 +1,102 @@
+//! What helps with an error of a run: the name that was meant, how constants are reached, what `()` is. Says nothing
+//! where it can only guess.
+
+use std::collections::BTreeSet;
+
+use rhai::{AST, ASTNode, EvalAltResult, Expr, Position, Stmt};
+
+use super::calls::{self, Functions, near_function};
+use super::diagnostics::near;
+use super::library::Script;
+
+/// A hint for the innermost error of a run.
+pub fn hint(script: &Script, program: &AST, error: &EvalAltResult) -> Option<String> {
+    match error {
+        EvalAltResult::ErrorFunctionNotFound(signature, _) => function(program, signature),
+        EvalAltResult::ErrorVariableNotFound(name, _) => variable(script, name),
+        EvalAltResult::ErrorModuleNotFound(name, _) => {
+            let namespaces = calls::namespaces();
+            let modules = script.modules.keys().map(String::as_str);
+            near(name, namespaces.into_iter().chain(modules))
+                .or_else(|| Some("import it at the top: `import \"lib/NAME\" as NAME;`".to_owned()))
+        }
+        EvalAltResult::ErrorDotExpr(text, _) if text.contains("'()'") => Some(NOTHING.to_owned()),
+        EvalAltResult::ErrorIndexingType(text, _) if text.starts_with("()") => Some(NOTHING.to_owned()),
+        EvalAltResult::ErrorAssignmentToConstant(..) => {
+            Some("constants and parameters of closures stay as they are: copy it into a `let` first".to_owned())
+        }
+        EvalAltResult::ErrorStackOverflow(_) => {
+            Some("a function that calls itself needs an end; long lists are work for a loop".to_owned())
+        }
+        _ => None,
+    }
+}
+
+const NOTHING: &str = "the value before it is (), which is what a map gives for a key that it does not have: test for it, or \
+                       write `?.` and `??`";
+
+/// `signature` is `name (type, type)`.
+fn function(program: &AST, signature: &str) -> Option<String> {
+    let (name, types) = signature.split_once(" (").unwrap_or((signature, ")"));
+    let types = types.strip_suffix(')').unwrap_or(types);
+    let own = calls::functions_of(program);
+    let name = name.rsplit("::").next().unwrap_or(name);
+    if let Some(counts) = own.get(name).or_else(|| calls::known().get(name)) {
+        if types.split(", ").next() == Some("()") {
+            return Some(NOTHING.to_owned());
+        }
+        let given = types.split(", ").filter(|kind| !kind.is_empty()).count();
+        if counts.contains(&given) {
+            return Some(format!("there is a `{name}`, for values of other types"));
+        }
+        return Some(counted(name, counts));
+    }
+    near_function(name, &own).or_else(|| near(name, own.keys().map(String::as_str)))
+}
+
+fn counted(name: &str, counts: &BTreeSet<usize>) -> String {
+    let listed: Vec<String> = counts.iter().map(ToString::to_string).collect();
+    format!("`{name}` takes {} arguments (a method counts what it is called on)", listed.join(" or "))
+}
+
+fn variable(script: &Script, name: &str) -> Option<String> {
+    let is_constant = |line: &str| {
+        line.trim_start().strip_prefix("const ").is_some_and(|rest| {
+            rest.trim_start().strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='))
+        })
+    };
+    if script.source.lines().any(is_constant) {
+        return Some(format!("in a function it is `global::{name}`, as every constant of the top level"));
+    }
+    if name == "job" {
+        return Some("only `run` has it: hand it over to the function that needs it".to_owned());
+    }
+    let words = script.source.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let declared: BTreeSet<&str> = words
+        .scan("", |before, word| {
+            let declared = matches!(std::mem::replace(before, word), "let" | "const" | "for" | "fn").then_some(word);
+            Some(declared.filter(|word| !word.is_empty() && *word != name))
+        })
+        .flatten()
+        .collect();
+    near(name, declared)
+        .or_else(|| Some("functions do not see the variables of those who call them: hand it over".to_owned()))
+}
+
+/// The function of the script that is called at a place. Rhai tells of an end that no script can catch only where the
+/// outermost call stands.
+pub fn called_at(program: &AST, at: Position) -> Option<String> {
+    let own: Functions = calls::functions_of(program);
+    let mut found = None;
+    program.walk(&mut |path: &[ASTNode]| {
+        if let Some(ASTNode::Expr(Expr::FnCall(call, place)) | ASTNode::Stmt(Stmt::FnCall(call, place))) = path.last()
+            && *place == at
+            && (own.contains_key(call.name.as_str()) || !call.namespace.is_empty())
+        {
+            let before = call.namespace.path.first().map_or(String::new(), |first| format!("{}::", first.name));
+            found = Some(format!("{before}{}", call.name));
+        }
+        found.is_none()
+    });
+    found
+}
