@@ -87,10 +87,25 @@ async fn a_broker_that_is_away_for_a_while_costs_no_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_answer_was_lost_is_made_again_and_its_runs_start_once() {
+    let site = Site::new(&[ECHO]);
+    let line = Line::new(Arc::clone(&site.broker));
+    line.break_next("claim", Fault::AnswerLost, 2);
+    let id = site.submit("echo", &json!(1)).await;
+    let hand = site.work_with(Arc::clone(&line) as SharedBroker, Arc::clone(&site.library));
+    let job = site.ended(id).await;
+    assert_eq!((job.state, job.lost, job.attempt), (State::Succeeded, 0, 1), "{job:#?}");
+    assert!(line.is_used_up());
+    hand.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_nobody_knows_of_is_found_by_its_time() {
     let mut site = Site::new(&[ECHO]);
     site.options.lease = Duration::from_secs(1);
     let line = Line::new(Arc::clone(&site.broker));
+    // The last one is the first to happen: the claim is not made again, as when its worker loses the lease.
+    line.break_next("claim", Fault::LeaseLost, 1);
     line.break_next("claim", Fault::AnswerLost, 1);
     let mut job = new_job("echo", &json!(1));
     job.timeout = Duration::from_millis(100);
