@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::api::{Api, list, outcomes, text};
 use super::{Ledger, Process, Site, eventually, heavy};
 
-/// The tests below, with the broker at this URL.
+/// The tests below, on a broker that says where it is.
 macro_rules! on {
-    ($broker:ident, $url:expr) => {
-        mod $broker {
-            on! { $url,
+    ($name:ident, $broker:expr) => {
+        mod $name {
+            on! { $broker,
                 a_job_that_aborts_its_worker_fails_and_takes_none_of_the_others_with_it
                 without_the_file_it_is_found_among_the_suspects
                 two_workers_share_a_folder_and_charge_for_each_other
@@ -23,17 +23,27 @@ macro_rules! on {
             }
         }
     };
-    ($url:expr, $($test:ident)*) => {
+    ($broker:expr, $($test:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                super::$test($url).await;
+                let broker = $broker;
+                super::$test(&broker.url()).await;
             }
         )*
     };
 }
 
-on!(sqlite, "sqlite:data/ryemill.db");
+on!(sqlite, super::Embedded("sqlite:data/ryemill.db"));
+on!(redis, crate::redis::RedisServer::start(&[]).await);
+
+struct Embedded(&'static str);
+
+impl Embedded {
+    fn url(&self) -> String {
+        self.0.to_owned()
+    }
+}
 
 const SLEEPERS: usize = 500;
 
