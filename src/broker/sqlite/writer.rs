@@ -4,6 +4,11 @@
 //! Locking: this thread holds SQLite's write lock (`BEGIN IMMEDIATE`) from the first call of a group to the commit, at most
 //! about [`GROUP_TIME`]; other processes wait for it, and it waits for them, inside SQLite's busy handler.
 //!
+//! The flush of `synchronous=FULL` is part of the commit, under the lock, so a process that is stopped (SIGSTOP) in it holds
+//! up the others until it goes on. To commit with NORMAL and flush the log file (`-wal`) after it, without the lock, lost: others
+//! would then see, and tell clients of, what a power cut can still take back; and a flush that fails (EIO) could not be undone any more,
+//! while later commits that were flushed and answered would lie behind the hole in the log and be lost with it.
+//!
 //! A call checks before it writes. One that fails after it has written (a full disk, a panic) undoes the whole group,
 //! whose calls then run again, each in a transaction of its own: no savepoint on the usual way.
 
