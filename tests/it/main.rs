@@ -9,6 +9,7 @@ mod http;
 mod model;
 mod proxy;
 mod redis;
+mod redis_only;
 mod script;
 mod sqlite_only;
 mod worker;

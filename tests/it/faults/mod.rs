@@ -13,6 +13,7 @@ mod lines;
 mod neighbours;
 mod parked;
 mod process;
+mod redis;
 mod settings;
 mod site;
 mod stopped;
