@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use super::Failure;
 use crate::broker::redis::{Namespace, RedisBroker, Target};
 use crate::broker::sqlite::{SqliteBroker, SyncMode};
-use crate::broker::{FileStore, SharedBroker};
+use crate::broker::{BrokerError, FileStore, SharedBroker};
 use crate::config::{BrokerUrl, Config, CredentialUrl};
 use crate::script::fiber::size_for;
 use crate::script::library::Library;
@@ -65,8 +65,27 @@ pub async fn broker(config: &Config) -> Result<SharedBroker, Failure> {
         }
     };
     let open = async { RedisBroker::open(target?, Namespace::default(), config.allow_eviction).await };
-    let broker = open.await.map_err(|error| Failure::Failed(format!("the broker cannot be used: {error}")))?;
+    let broker = open.await.map_err(|error| {
+        let why = match error {
+            BrokerError::Unavailable(why) => why,
+            other => other.to_string(),
+        };
+        Failure::Failed(format!("the broker {} cannot be used: {why}", shown(&config.broker)))
+    })?;
     Ok(Arc::new(broker))
+}
+
+/// A broker's URL, its credentials masked.
+fn shown(broker: &BrokerUrl) -> String {
+    let list = |nodes: &[CredentialUrl]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    match broker {
+        BrokerUrl::Sqlite { path, .. } => path.display().to_string(),
+        BrokerUrl::Redis { url } => url.to_string(),
+        BrokerUrl::RedisCluster { nodes } => format!("cluster of {}", list(nodes)),
+        BrokerUrl::RedisSentinel { sentinels, master, .. } => {
+            format!("{master} of the sentinels {}", sentinels.join(","))
+        }
+    }
 }
 
 pub fn files(config: &Config) -> Result<FileStore, Failure> {

@@ -65,14 +65,23 @@ struct Live {
     epoch: u64,
 }
 
+struct Making {
+    /// When the next try may be.
+    at: Instant,
+    /// How long the pause after it.
+    pause: Duration,
+    /// Why the last one failed.
+    why: String,
+}
+
 /// The connection, for as long as the broker lives.
 pub(super) struct Link {
     target: Arc<Target>,
     /// Connections live on the runtime that made the broker, whoever asks: a script's thread would stop them for a while.
     runtime: Handle,
     live: ArcSwapOption<Live>,
-    /// Who makes a new connection; with when the next try may be, and how long the pause after it.
-    making: Mutex<(Instant, Duration)>,
+    /// Held by who makes a new connection.
+    making: Mutex<Making>,
     epoch: AtomicU64,
 }
 
@@ -82,7 +91,7 @@ impl Link {
             target: Arc::new(target),
             runtime: Handle::current(),
             live: ArcSwapOption::empty(),
-            making: Mutex::new((Instant::now(), PAUSE.0)),
+            making: Mutex::new(Making { at: Instant::now(), pause: PAUSE.0, why: String::new() }),
             epoch: AtomicU64::new(0),
         }
     }
@@ -126,7 +135,7 @@ impl Link {
             };
             match judge(&problem) {
                 Verdict::Final(refusal) => return Err(refusal),
-                Verdict::Again if Instant::now() >= until => return Err(Refusal::Other(problem.to_string())),
+                Verdict::Again if Instant::now() >= until => return Err(Refusal::Other(told(&problem))),
                 Verdict::Again => tokio::time::sleep(jittered(PAUSE.0)).await,
             }
         }
@@ -142,22 +151,24 @@ impl Link {
         if let Some(live) = self.live.load_full() {
             return Ok(live);
         }
-        let (at, pause) = *making;
-        if at > until {
+        if making.at > until {
             tokio::time::sleep_until(until.into()).await;
-            return Err(late());
+            // With what is the matter, not only that time is over.
+            return Err(RedisError::from((ErrorKind::Io, "no connection", making.why.clone())));
         }
-        tokio::time::sleep_until(at.into()).await;
+        tokio::time::sleep_until(making.at.into()).await;
         match self.connect().await {
             Ok(connection) => {
-                *making = (Instant::now(), PAUSE.0);
+                *making = Making { at: Instant::now(), pause: PAUSE.0, why: String::new() };
                 let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
                 let live = Arc::new(Live { connection, epoch });
                 self.live.store(Some(Arc::clone(&live)));
                 Ok(live)
             }
             Err(problem) => {
-                *making = (Instant::now() + jittered(pause), (pause * 2).min(PAUSE.1));
+                let pause = making.pause;
+                let at = Instant::now() + jittered(pause);
+                *making = Making { at, pause: (pause * 2).min(PAUSE.1), why: told(&problem) };
                 Err(problem)
             }
         }
@@ -212,6 +223,16 @@ fn breaks(problem: &RedisError) -> bool {
         )
 }
 
+/// What people read of a problem: with the cause, without the client library's words for its kind.
+fn told(problem: &RedisError) -> String {
+    match problem.kind() {
+        ErrorKind::AuthenticationFailed => "the user or the password in its URL is wrong".into(),
+        _ if problem.code() == Some("NOAUTH") => "it wants a password, and there is none in its URL".into(),
+        ErrorKind::Io => problem.detail().map_or_else(|| problem.to_string(), str::to_owned),
+        _ => problem.to_string(),
+    }
+}
+
 enum Verdict {
     Again,
     Final(Refusal),
@@ -220,6 +241,8 @@ enum Verdict {
 fn judge(problem: &RedisError) -> Verdict {
     use ServerErrorKind as S;
     match problem.kind() {
+        // No other password comes by waiting.
+        ErrorKind::AuthenticationFailed => Verdict::Final(Refusal::Other(told(problem))),
         ErrorKind::Server(S::NoScript) => Verdict::Final(Refusal::NoScript),
         _ if problem.code() == Some("OOM") => {
             Verdict::Final(Refusal::Full("Redis has no memory left (maxmemory)".into()))
@@ -232,6 +255,6 @@ fn judge(problem: &RedisError) -> Verdict {
         | ErrorKind::MasterNameNotFoundBySentinel => Verdict::Again,
         _ if matches!(problem.code(), Some("BUSY" | "NOREPLICAS" | "UNBLOCKED")) => Verdict::Again,
         _ if breaks(problem) => Verdict::Again,
-        _ => Verdict::Final(Refusal::Other(problem.to_string())),
+        _ => Verdict::Final(Refusal::Other(told(problem))),
     }
 }
