@@ -4,3 +4,4 @@ mod abuse;
 mod fairness;
 pub mod harness;
 mod running;
+mod trial;
