@@ -55,7 +55,7 @@ pub struct RedisBroker {
 pub(super) struct Inner {
     link: Link,
     names: Namespace,
-    wakeups: Wakeups,
+    wakeups: Arc<Wakeups>,
     leases: Leases,
     known: Mutex<Known>,
     /// None: the server's.
@@ -93,7 +93,7 @@ impl RedisBroker {
         let inner = Inner {
             link: Link::new(target),
             names,
-            wakeups: Wakeups::new(),
+            wakeups: Arc::new(Wakeups::new()),
             leases: Leases::default(),
             known: Mutex::default(),
             clock,
@@ -281,7 +281,8 @@ impl Broker for RedisBroker {
     fn changes(&self, topic: Topic) -> watch::Receiver<u64> {
         // The connection is made when the first one listens; a command-line call needs none.
         self.listening.call_once(|| {
-            self.inner.link.spawn(wakeups::listen(Arc::downgrade(&self.inner)));
+            let wakeups = Arc::clone(&self.inner.wakeups);
+            self.inner.link.spawn(wakeups::listen(Arc::downgrade(&self.inner), wakeups));
         });
         self.inner.wakeups.changes(topic)
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::link::{CONNECT, jittered};
@@ -28,15 +28,21 @@ const PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Wakeups {
     topics: [watch::Sender<u64>; 4],
+    /// Somebody waits for a topic for which nobody here has waited.
+    wanted: Notify,
 }
 
 impl Wakeups {
     pub fn new() -> Self {
-        Self { topics: TOPICS.map(|_| watch::Sender::new(0)) }
+        Self { topics: TOPICS.map(|_| watch::Sender::new(0)), wanted: Notify::new() }
     }
 
     pub fn changes(&self, topic: Topic) -> watch::Receiver<u64> {
-        self.topics[topic as usize].subscribe()
+        let topic = &self.topics[topic as usize];
+        if topic.receiver_count() == 0 {
+            self.wanted.notify_one();
+        }
+        topic.subscribe()
     }
 
     fn heard(&self, letters: &str) {
@@ -48,23 +54,22 @@ impl Wakeups {
     }
 
     /// The topics that somebody here waits for, as letters.
-    fn wanted(&self) -> String {
+    fn waited_for(&self) -> String {
         let waits = |topic: Topic| self.topics[topic as usize].receiver_count() > 0;
         TOPICS.iter().filter(|(topic, _)| waits(*topic)).map(|(_, letter)| letter).collect()
     }
 }
 
 /// Listens for as long as the broker lives.
-pub(super) async fn listen(broker: Weak<Inner>) {
+pub(super) async fn listen(broker: Weak<Inner>, wakeups: Arc<Wakeups>) {
     let mut complained = false;
     while let Some(inner) = broker.upgrade() {
         let problem = match timeout(CONNECT * 2, subscribe(&inner)).await {
             Ok(Ok(channel)) => {
                 complained = false;
-                inner.wakeups.heard("wjct");
-                let weak = Arc::downgrade(&inner);
                 drop(inner);
-                follow(&weak, channel).await
+                wakeups.heard("wjct");
+                follow(&broker, &wakeups, channel).await
             }
             Ok(Err(problem)) => problem.to_string(),
             Err(_) => "no answer in time".to_owned(),
@@ -87,7 +92,7 @@ async fn subscribe(inner: &Inner) -> redis::RedisResult<redis::aio::PubSub> {
 }
 
 /// Passes on what comes, until the connection breaks; answers why.
-async fn follow(broker: &Weak<Inner>, channel: redis::aio::PubSub) -> String {
+async fn follow(broker: &Weak<Inner>, wakeups: &Wakeups, channel: redis::aio::PubSub) -> String {
     let (mut sink, mut messages) = channel.split();
     let mut quiet: BTreeSet<(QueueName, char)> = BTreeSet::new();
     let mut listen_at: Option<Instant> = Some(Instant::now());
@@ -97,15 +102,18 @@ async fn follow(broker: &Weak<Inner>, channel: redis::aio::PubSub) -> String {
         tokio::select! {
             message = messages.next() => {
                 let Some(message) = message else { return "the connection was closed".into() };
-                let Some(inner) = broker.upgrade() else { return String::new() };
                 let payload = String::from_utf8_lossy(message.get_payload_bytes()).into_owned();
                 let (letters, queue) = payload.split_once(' ').unwrap_or((&payload, ""));
-                inner.wakeups.heard(letters);
+                wakeups.heard(letters);
                 if let Some(queue) = named_queue(queue) {
                     quiet.extend(letters.chars().map(|letter| (queue.clone(), letter)));
                     listen_at.get_or_insert(Instant::now() + QUIET);
                 }
                 try_at = Instant::now() + TRY;
+            }
+            () = wakeups.wanted.notified() => {
+                all_queues = true;
+                listen_at.get_or_insert(Instant::now());
             }
             () = at(listen_at) => {
                 let Some(inner) = broker.upgrade() else { return String::new() };
@@ -119,7 +127,7 @@ async fn follow(broker: &Weak<Inner>, channel: redis::aio::PubSub) -> String {
                         Err(problem) => return problem.to_string(),
                     }
                 }
-                let wanted = inner.wakeups.wanted();
+                let wanted = wakeups.waited_for();
                 let mut left = BTreeSet::new();
                 let mut by_queue: std::collections::BTreeMap<QueueName, String> = std::collections::BTreeMap::new();
                 for (queue, letter) in std::mem::take(&mut quiet) {
@@ -135,12 +143,15 @@ async fn follow(broker: &Weak<Inner>, channel: redis::aio::PubSub) -> String {
                     let mut call = SCRIPTS.listen.on(&key);
                     match call.arg(inner.now()).arg(letters).run(&inner.link).await {
                         // What came in between was not announced.
-                        Ok(missed) => inner.wakeups.heard(text(&missed).unwrap_or_default()),
+                        Ok(missed) => wakeups.heard(text(&missed).unwrap_or_default()),
                         Err(problem) => return problem.to_string(),
                     }
                 }
             }
             () = sleep_until(try_at) => {
+                if broker.strong_count() == 0 {
+                    return String::new();
+                }
                 match timeout(TRY, sink.ping::<redis::Value>()).await {
                     Ok(Ok(_)) => try_at = Instant::now() + TRY,
                     Ok(Err(problem)) => return problem.to_string(),

@@ -143,6 +143,7 @@ macro_rules! contract_tests {
                 a_sweep_that_gives_runs_back_wakes_work,
                 jobs_wakes_at_every_change_of_a_job,
                 cancel_and_types_have_wake_ups_of_their_own,
+                who_comes_to_wait_later_is_woken_too,
                 a_ping_is_answered,
             ]);
         }

@@ -100,6 +100,25 @@ pub async fn cancel_and_types_have_wake_ups_of_their_own(h: Harness) {
     woken(&mut types, "the last worker of a type").await;
 }
 
+pub async fn who_comes_to_wait_later_is_woken_too(h: Harness) {
+    let mut jobs = h.broker.changes(Topic::Jobs);
+    h.enqueue(job("email")).await;
+    woken(&mut jobs, "enqueue").await;
+    drop(jobs);
+    // Nobody waits, and things go on.
+    for _ in 0..3 {
+        h.enqueue(job("email")).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for _ in 0..3 {
+        let mut jobs = h.broker.changes(Topic::Jobs);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        jobs.mark_unchanged();
+        h.enqueue(job("email")).await;
+        woken(&mut jobs, "enqueue, for somebody who came later").await;
+    }
+}
+
 pub async fn a_ping_is_answered(h: Harness) {
     h.broker.ping().await.unwrap();
 }
