@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Inner;
-use super::codec::{damaged, micros, named};
+use super::codec::{micros, named};
 use super::reply::{bytes, list, number, parts, text};
 use super::script::SCRIPTS;
 use crate::broker::{BrokerError, Renewed, Result, WorkerBeat, WorkerInfo};
@@ -32,7 +32,8 @@ impl Inner {
         for worker in workers {
             let [id, until, card] = parts(worker)?;
             let (id, card) = (text(&id)?, bytes(&card)?);
-            let Some((numbers, host)) = card.split_at_checked(15) else { return Err(damaged("the card of a worker")) };
+            // A lease without a worker's card is nobody's; it must not hide the others.
+            let Some((numbers, host)) = card.split_at_checked(15) else { continue };
             let part = |from: usize, to: usize| numbers[from..to].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
             found.push(WorkerInfo {
                 id: named(id)?,

@@ -1,6 +1,7 @@
 //! What only the broker on Redis can show: links that break in the middle of anything, records that somebody else wrote
 //! over, memory that is full. The contract suite shows all else.
 
+mod garbage;
 mod rounds;
 
 use ryemill::broker::redis::{Namespace, RedisBroker, Target};

@@ -17,7 +17,7 @@ if #gone > 0 then
 end
 local limit = tonumber(ARGV[2])
 local moved = make_due(limit)
-if moved > 0 then
+if moved > 0 or quarantined > 0 then
     flush()
     announce('wj')
 end

@@ -211,7 +211,7 @@ end
 
 -- Moves up to `limit` scheduled jobs whose time has come to `queued`. Answers how many, and when the next one is due.
 local function make_due(limit)
-    local due = redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, limit)
+    local due = guarded('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, limit)
     if #due > 0 then
         local raws = redis.call('HMGET', STATES, unpack(due))
         for n, id in ipairs(due) do
@@ -231,5 +231,5 @@ local function make_due(limit)
 end
 
 local function next_due()
-    return tonumber(redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2]) or -1
+    return tonumber(guarded('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2]) or -1
 end
