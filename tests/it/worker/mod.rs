@@ -1,5 +1,6 @@
 //! The worker, in this process: the real embedded broker, real scripts in a folder of the test's own.
 
+mod blame;
 mod ends;
 mod lease;
 mod life;
