@@ -52,8 +52,8 @@ pub enum BrokerError {
 pub trait Broker: Send + Sync + 'static {
     // ---- submit -------------------------------------------------------------------------------------------------
 
-    /// Stores new jobs: `scheduled` when their delay is not zero, else `queued`. All of a call or none; durable before it
-    /// answers. One answer per job, in order.
+    /// Stores new jobs: `scheduled` when their delay is not zero, else `queued`. Durable before it answers. One answer per
+    /// job, in order. After an error some may be stored: the call may be made again.
     /// Idempotent by id: an id that exists is left as it is, and answered with `created: false`. An id twice in one call
     /// is stored once.
     /// Errors: `Full`.

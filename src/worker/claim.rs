@@ -1,7 +1,7 @@
 //! Takes jobs from the broker, never more than can start soon: a permit first, then room in the pool, then the claim. The
 //! next claim is made while the runs of the one before are going on. Knows nothing of what a job does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -148,10 +148,15 @@ impl ClaimLoop {
         }
         // The answer of a claim may be lost, and its runs with it: the same claim is made until it is answered.
         let mut pause = PAUSE;
+        self.shared.consuming.asked();
         let claimed = loop {
             match broker.claim(&claim).await {
-                Ok(claimed) => break claimed,
+                Ok(claimed) => {
+                    self.shared.consuming.answered();
+                    break claimed;
+                }
                 Err(BrokerError::LeaseLost) => {
+                    self.shared.consuming.answered();
                     lease.doubt();
                     return Took::Failed;
                 }
@@ -179,6 +184,29 @@ impl ClaimLoop {
         }
         pace.claimed(count, self.starter.pool.waiting(), Instant::now());
         if count == claim.limit { Took::All } else { Took::Some(claimed.next_due) }
+    }
+}
+
+/// Since when a claim of this worker waits for its answer; what readiness goes by.
+#[derive(Debug, Default)]
+pub struct Consuming(Mutex<Option<Instant>>);
+
+impl Consuming {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) {
+        self.waiting().get_or_insert_with(Instant::now);
+    }
+
+    fn answered(&self) {
+        *self.waiting() = None;
+    }
+
+    /// How long the broker has not answered; none when it owes no answer.
+    pub fn unanswered(&self) -> Option<Duration> {
+        self.waiting().map(|since| since.elapsed())
     }
 }
 

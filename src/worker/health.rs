@@ -18,6 +18,8 @@ use crate::broker::QueueInfo;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::{CONTENT_TYPE, QueueDepth};
 
+/// How long a claim may go without an answer before the worker counts as one that takes no jobs.
+const UNANSWERED: Duration = Duration::from_secs(5);
 /// How long a scrape waits for the broker.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -49,6 +51,8 @@ async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) 
         "the worker is shutting down"
     } else if !health.shared.lease.held() {
         "the worker has no lease: the broker does not answer"
+    } else if health.shared.consuming.unanswered().is_some_and(|waited| waited > UNANSWERED) {
+        "the worker takes no jobs: the broker does not answer its claims"
     } else {
         return (StatusCode::OK, Json(json!({ "status": "ready" })));
     };

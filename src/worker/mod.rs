@@ -115,6 +115,7 @@ struct Shared {
     blame: Blame,
     /// Where a step that must not be dropped half-way runs.
     runtime: Handle,
+    consuming: claim::Consuming,
 }
 
 /// The parts of a worker that its shutdown deals with.
@@ -147,6 +148,7 @@ impl Worker {
             services: self.services,
             metrics: self.metrics,
             options: self.options,
+            consuming: claim::Consuming::default(),
         });
         let mut presence = Stage::new("presence");
         if let Some(listener) = self.health {

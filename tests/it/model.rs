@@ -481,15 +481,18 @@ async fn make(h: &Harness, model: &mut Model, call: &Call) {
                     expected.extend(more);
                 }
             }
-            expected.truncate(limit);
-            if bytes && expected.len() == limit {
-                // Which queue gives first is not said.
+            if expected.len() >= limit {
+                // Which of several go is not said, only that those whose time is over go first.
                 assert_eq!(removed.len(), limit);
+                let over = ended.iter().filter(|&&n| model.jobs[n].expires <= now).count();
+                let mut gone_over = 0;
                 for id in &removed {
                     let job = model.live().find(|job| job.given.id == *id).expect("a job that is there");
                     assert!(job.state.is_terminal());
+                    gone_over += usize::from(job.expires <= now);
                     job.deleted = true;
                 }
+                assert_eq!(gone_over, over.min(limit));
                 return;
             }
             let expected_ids: BTreeSet<JobId> = expected.iter().map(|&n| model.jobs[n].given.id).collect();

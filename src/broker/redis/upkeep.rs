@@ -14,10 +14,10 @@ use crate::job::{JobId, Keep, QueueName, RunToken, WorkerId};
 /// Runs that one sweep gives back.
 const RUNS: usize = 1000;
 /// Running jobs that one script looks at.
-const LOOK: usize = 500;
+const LOOK: usize = 300;
 /// Runs that one script gives back, due jobs that one moves, ended jobs that one removes.
 const AT_ONCE: usize = 100;
-const DUE: usize = 500;
+const DUE: usize = 200;
 /// How long the id of a worker that is gone is remembered. Whoever wakes up after that finds its runs gone anyway.
 const REMEMBERED: Duration = Duration::from_hours(30 * 24);
 
