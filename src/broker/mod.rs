@@ -3,6 +3,7 @@
 //! [`Broker`] is the contract; the docs of a verb are the list of its contract tests, which run on every backend.
 //! Times are the broker's own (`now` below is its clock), so workers and servers with other clocks agree.
 
+mod examination;
 mod files;
 pub mod redis;
 pub mod sqlite;
@@ -14,8 +15,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::job::{FileInfo, Job, JobId, JobName, Progress, QueueName, RunToken, Version, WorkerId};
+use crate::job::{FileInfo, Job, JobId, JobName, Progress, QueueName, RunToken, Timestamp, Version, WorkerId};
 
+pub use examination::{Checked, Level, Note, RecordFault};
 pub use files::{FileError, FileName, FileStore, StagedFile};
 pub use types::*;
 
@@ -186,8 +188,14 @@ pub trait Broker: Send + Sync + 'static {
     /// connection one may be missed: look first, wait second, and look again after a while.
     fn changes(&self, topic: Topic) -> watch::Receiver<u64>;
 
-    /// Makes a round trip that a write would make. Errors: `Unavailable`.
-    async fn ping(&self) -> Result<()>;
+    // ---- doctor -------------------------------------------------------------------------------------------------
+
+    /// Makes a round trip that a write would make. Answers what the broker's clock shows. Errors: `Unavailable`.
+    async fn ping(&self) -> Result<Timestamp>;
+
+    /// What an operator should know of this broker: what it is, how much room it has, what an accepted job survives,
+    /// whether records were moved aside. Changes nothing. Errors: `Unavailable`.
+    async fn examine(&self) -> Result<Vec<Note>>;
 }
 
 /// The run that a change belongs to.

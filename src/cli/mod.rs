@@ -7,6 +7,7 @@ mod client;
 mod definitions;
 mod demo;
 mod dev;
+mod doctor;
 mod follow;
 mod keys;
 mod new;
@@ -70,6 +71,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at all that Ryemill stands on: configuration, broker, scripts, process manager.
+    Doctor(DoctorArgs),
     /// Submit a job to the API.
     Submit(SubmitArgs),
     /// Make API keys.
@@ -77,6 +80,13 @@ enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+}
+
+#[derive(Args, Debug)]
+struct DoctorArgs {
+    /// What was found as JSON, for programs.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -190,6 +200,7 @@ impl Cli {
             Command::Test(args) => with_config(|config| test::run(&config, &args)),
             Command::New { name } => with_config(|config| new::run(&config, &name)),
             Command::Definitions { folder, json } => definitions::run(&folder, json),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Submit(args) => with_config(|config| submit::run(&config, &args)),
             Command::Keys { command: KeysCommand::New { id, scopes } } => keys::new(&id, &scopes),
         };

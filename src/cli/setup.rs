@@ -46,25 +46,13 @@ pub fn logging(config: &Config, role: &'static str) -> Result<LogGuard, Failure>
 
 /// Must be called within the runtime.
 pub async fn broker(config: &Config) -> Result<SharedBroker, Failure> {
-    let target = match &config.broker {
-        BrokerUrl::Sqlite { path, sync_normal } => {
-            let sync = if *sync_normal { SyncMode::Normal } else { SyncMode::Full };
-            let broker = SqliteBroker::open(path, sync)
-                .map_err(|error| Failure::Failed(format!("the broker {} cannot be opened: {error}", path.display())))?;
-            return Ok(Arc::new(broker));
-        }
-        BrokerUrl::Redis { url } => Target::one(url.expose()),
-        BrokerUrl::RedisCluster { nodes } => {
-            Target::cluster(&nodes.iter().map(CredentialUrl::expose).collect::<Vec<_>>())
-        }
-        BrokerUrl::RedisSentinel { sentinels, master, credentials } => {
-            let sentinels: Vec<&str> = sentinels.iter().map(String::as_str).collect();
-            let user = credentials.as_ref().and_then(|credentials| credentials.username.as_deref());
-            let password = credentials.as_ref().map(|credentials| credentials.password.expose());
-            Target::sentinel(&sentinels, master, user, password)
-        }
-    };
-    let open = async { RedisBroker::open(target?, Namespace::default(), config.allow_eviction).await };
+    if let BrokerUrl::Sqlite { path, sync_normal } = &config.broker {
+        let sync = if *sync_normal { SyncMode::Normal } else { SyncMode::Full };
+        let broker = SqliteBroker::open(path, sync)
+            .map_err(|error| Failure::Failed(format!("the broker {} cannot be opened: {error}", path.display())))?;
+        return Ok(Arc::new(broker));
+    }
+    let open = async { RedisBroker::open(redis(config)?, Namespace::default(), config.allow_eviction).await };
     let broker = open.await.map_err(|error| {
         let why = match error {
             BrokerError::Unavailable(why) => why,
@@ -75,8 +63,25 @@ pub async fn broker(config: &Config) -> Result<SharedBroker, Failure> {
     Ok(Arc::new(broker))
 }
 
+/// The Redis of `BROKER_URL`.
+pub fn redis(config: &Config) -> Result<Target, BrokerError> {
+    match &config.broker {
+        BrokerUrl::Sqlite { .. } => Err(BrokerError::Unavailable("BROKER_URL names no Redis".into())),
+        BrokerUrl::Redis { url } => Target::one(url.expose()),
+        BrokerUrl::RedisCluster { nodes } => {
+            Target::cluster(&nodes.iter().map(CredentialUrl::expose).collect::<Vec<_>>())
+        }
+        BrokerUrl::RedisSentinel { sentinels, master, credentials } => {
+            let sentinels: Vec<&str> = sentinels.iter().map(String::as_str).collect();
+            let user = credentials.as_ref().and_then(|credentials| credentials.username.as_deref());
+            let password = credentials.as_ref().map(|credentials| credentials.password.expose());
+            Target::sentinel(&sentinels, master, user, password)
+        }
+    }
+}
+
 /// A broker's URL, its credentials masked.
-fn shown(broker: &BrokerUrl) -> String {
+pub fn shown(broker: &BrokerUrl) -> String {
     let list = |nodes: &[CredentialUrl]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     match broker {
         BrokerUrl::Sqlite { path, .. } => path.display().to_string(),

@@ -12,6 +12,7 @@ mod by_hand;
 mod check;
 mod claim;
 mod codec;
+mod examine;
 mod keys;
 mod link;
 mod look;
@@ -37,10 +38,12 @@ use self::claim::Leases;
 use self::link::Link;
 use self::wakeups::Wakeups;
 use super::{
-    Broker, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Page, Publication, QueueInfo, Renewed,
-    Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat, WorkerInfo,
+    Broker, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page, Publication, QueueInfo,
+    Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat, WorkerInfo,
 };
-use crate::job::{Clock, FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Version, WorkerId};
+use crate::job::{
+    Clock, FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Timestamp, Version, WorkerId,
+};
 
 pub use self::keys::Namespace;
 pub use self::target::Target;
@@ -58,6 +61,7 @@ pub(super) struct Inner {
     wakeups: Arc<Wakeups>,
     leases: Leases,
     known: Mutex<Known>,
+    allow_eviction: bool,
     /// None: the server's.
     clock: Option<Arc<dyn Clock>>,
 }
@@ -78,24 +82,31 @@ impl RedisBroker {
     /// `Unavailable` when Redis cannot be reached, is too old, or may throw jobs away (`maxmemory-policy`) and `allow_eviction`
     /// is not set.
     pub async fn open(target: Target, names: Namespace, allow_eviction: bool) -> Result<Self> {
-        let broker = Self::new(target, names, None);
+        let broker = Self::unchecked(target, names, allow_eviction);
         check::server(&broker.inner.link, allow_eviction).await?;
         Ok(broker)
+    }
+
+    /// The same without the checks and without a connection yet: for who wants to know what is wrong with this Redis.
+    #[must_use]
+    pub fn unchecked(target: Target, names: Namespace, allow_eviction: bool) -> Self {
+        Self::new(target, names, allow_eviction, None)
     }
 
     /// The same with another clock than the server's, and without the checks.
     #[must_use]
     pub fn with_clock(target: Target, names: Namespace, clock: Arc<dyn Clock>) -> Self {
-        Self::new(target, names, Some(clock))
+        Self::new(target, names, false, Some(clock))
     }
 
-    fn new(target: Target, names: Namespace, clock: Option<Arc<dyn Clock>>) -> Self {
+    fn new(target: Target, names: Namespace, allow_eviction: bool, clock: Option<Arc<dyn Clock>>) -> Self {
         let inner = Inner {
             link: Link::new(target),
             names,
             wakeups: Arc::new(Wakeups::new()),
             leases: Leases::default(),
             known: Mutex::default(),
+            allow_eviction,
             clock,
         };
         Self { inner: Arc::new(inner), listening: Once::new() }
@@ -287,8 +298,12 @@ impl Broker for RedisBroker {
         self.inner.wakeups.changes(topic)
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Timestamp> {
         let mut call = script::SCRIPTS.ping.on(&self.inner.names.registry());
-        call.arg(self.inner.now()).run(&self.inner.link).await.map(drop)
+        Ok(Timestamp(reply::number(&call.arg(self.inner.now()).run(&self.inner.link).await?)?))
+    }
+
+    async fn examine(&self) -> Result<Vec<Note>> {
+        self.inner.do_examine().await
     }
 }

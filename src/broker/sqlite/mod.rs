@@ -11,6 +11,7 @@ mod by_hand;
 mod claim;
 mod db;
 mod ends;
+mod examine;
 mod logs;
 mod look;
 mod quarantine;
@@ -25,7 +26,7 @@ mod wakeups;
 mod workers;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,11 +38,13 @@ use self::readers::Readers;
 use self::wakeups::Wakeups;
 use self::writer::Writer;
 use super::{
-    Broker, BrokerError, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Page, Publication,
+    Broker, BrokerError, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page, Publication,
     QueueInfo, Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat, WorkerInfo,
 };
 use crate::job::time::SystemClock;
-use crate::job::{Clock, FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Version, WorkerId};
+use crate::job::{
+    Clock, FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Timestamp, Version, WorkerId,
+};
 
 pub use self::db::SyncMode;
 
@@ -54,6 +57,8 @@ pub struct SqliteBroker {
     wakeups: Arc<Wakeups>,
     clock: Arc<dyn Clock>,
     last_claims: Arc<claim::Last>,
+    path: PathBuf,
+    sync: SyncMode,
 }
 
 impl SqliteBroker {
@@ -81,7 +86,16 @@ impl SqliteBroker {
         };
         let writer = Writer::start(db, Box::new(reopen), Arc::clone(&clock), Arc::clone(&wakeups))?;
         let watcher = wakeups::watch(&path, writer.nudge());
-        Ok(Self { _watcher: watcher, writer, readers: Readers::new(path), wakeups, clock, last_claims: Arc::default() })
+        Ok(Self {
+            _watcher: watcher,
+            writer,
+            readers: Readers::new(path.clone()),
+            wakeups,
+            clock,
+            last_claims: Arc::default(),
+            path,
+            sync,
+        })
     }
 }
 
@@ -208,12 +222,17 @@ impl Broker for SqliteBroker {
         self.wakeups.changes(topic)
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Timestamp> {
         self.writer
             .call(|tx| {
                 tx.db.execute("UPDATE pinged SET at = ?1", [tx.now.0])?;
-                Ok(())
+                Ok(tx.now)
             })
             .await
+    }
+
+    async fn examine(&self) -> Result<Vec<Note>> {
+        let (path, sync) = (self.path.clone(), self.sync);
+        self.readers.call(move |db| examine::notes(db, &path, sync)).await
     }
 }

@@ -2,6 +2,7 @@
 
 mod author;
 mod broken;
+mod doctor;
 mod test;
 
 use std::path::Path;

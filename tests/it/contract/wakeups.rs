@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::harness::*;
 use ryemill::broker::{LogBatch, NewJob, Publication, Topic};
-use ryemill::job::{Progress, RunEnd};
+use ryemill::job::time::SystemClock;
+use ryemill::job::{Clock, Progress, RunEnd};
 use tokio::sync::watch;
 
 async fn woken(receiver: &mut watch::Receiver<u64>, cause: &str) {
@@ -120,5 +121,7 @@ pub async fn who_comes_to_wait_later_is_woken_too(h: Harness) {
 }
 
 pub async fn a_ping_is_answered(h: Harness) {
-    h.broker.ping().await.unwrap();
+    let now = h.clock.as_ref().map_or_else(|| SystemClock.now(), Clock::now);
+    let shown = h.broker.ping().await.unwrap();
+    assert!(shown.since(now).max(now.since(shown)) < Duration::from_secs(5), "{shown} is not {now}");
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ryemill::broker::{
-    Broker, BrokerError, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Page, Publication,
+    Broker, BrokerError, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page, Publication,
     QueueInfo, Renewed, Reservation, Reserved, Result, Run, SharedBroker, Sweep, Swept, Topic, TypeInfo, WorkerBeat,
     WorkerInfo,
 };
-use ryemill::job::{FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Version, WorkerId};
+use ryemill::job::{FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Timestamp, Version, WorkerId};
 use tokio::sync::watch;
 
 /// What happens to a call.
@@ -137,7 +137,10 @@ impl Broker for Line {
     fn changes(&self, topic: Topic) -> watch::Receiver<u64> {
         self.broker.changes(topic)
     }
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Timestamp> {
         self.broker.ping().await
+    }
+    async fn examine(&self) -> Result<Vec<Note>> {
+        self.broker.examine().await
     }
 }
