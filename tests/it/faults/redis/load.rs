@@ -30,6 +30,9 @@ pub fn extent(rate: usize, times: usize) -> (usize, usize) {
     (number("FAULT_RATE", rate), number("FAULT_TIMES", times))
 }
 
+/// How much later than it was sent an acceptance may be noted here, in milliseconds.
+pub const NOTED_LATE: i64 = 1000;
+
 pub fn now() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
