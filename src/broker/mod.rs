@@ -196,6 +196,12 @@ pub trait Broker: Send + Sync + 'static {
     /// What an operator should know of this broker: what it is, how much room it has, what an accepted job survives,
     /// whether records were moved aside. Changes nothing. Errors: `Unavailable`.
     async fn examine(&self) -> Result<Vec<Note>>;
+
+    /// Holds every record, index and count against the others and says which disagree. With `repair` each is mended: what can be
+    /// read is put back where it belongs, what cannot is moved aside, what belongs to no job goes, counts are made anew.
+    /// Works beside live workers, and takes nothing that they do meanwhile for damage. Steps are bounded; all of it takes as
+    /// long as reading every job. Errors: `Unavailable`.
+    async fn check_records(&self, repair: bool) -> Result<Checked>;
 }
 
 /// The run that a change belongs to.

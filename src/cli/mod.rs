@@ -84,6 +84,12 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct DoctorArgs {
+    /// Hold every record, index and count of the broker against the others, too. Reads every job; work goes on meanwhile.
+    #[arg(long)]
+    fsck: bool,
+    /// And mend what disagrees.
+    #[arg(long, requires = "fsck")]
+    repair: bool,
     /// What was found as JSON, for programs.
     #[arg(long)]
     json: bool,

@@ -8,6 +8,7 @@ mod faults;
 mod http;
 mod model;
 mod proxy;
+mod records;
 mod redis;
 mod redis_only;
 mod script;

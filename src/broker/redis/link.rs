@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -57,6 +58,17 @@ impl Connection {
             Self::One(one) => one.req_packed_command(command).await,
             Self::Cluster(cluster) => cluster.req_packed_command(command).await,
         }
+    }
+
+    /// To one node of a cluster, by its address.
+    async fn send_to(&mut self, node: &str, command: &Cmd) -> std::result::Result<Value, RedisError> {
+        let Self::Cluster(cluster) = self else { return self.send(command).await };
+        let (host, port) =
+            node.rsplit_once(':')
+                .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
+                .ok_or_else(|| RedisError::from((ErrorKind::ClusterConnectionNotFound, "no address of a node")))?;
+        let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host, port });
+        cluster.route_command(command.clone(), route).await
     }
 }
 
@@ -110,9 +122,18 @@ impl Link {
         self.send(command).await.map(|(value, _)| value).map_err(|refusal| refusal.of(what))
     }
 
+    /// The same to one node of a cluster; none: wherever the command's key is.
+    pub async fn command_on(&self, node: Option<&str>, command: &Cmd, what: &str) -> Result<Value> {
+        self.send_on(node, command).await.map(|(value, _)| value).map_err(|refusal| refusal.of(what))
+    }
+
     /// Sends a command until it is answered, or [`PATIENCE`] is over.
     /// Says whether it was sent more than once.
     pub async fn send(&self, command: &Cmd) -> std::result::Result<(Value, bool), Refusal> {
+        self.send_on(None, command).await
+    }
+
+    async fn send_on(&self, node: Option<&str>, command: &Cmd) -> std::result::Result<(Value, bool), Refusal> {
         let until = Instant::now() + PATIENCE;
         let mut sent = 0;
         loop {
@@ -121,7 +142,13 @@ impl Link {
                 Ok(live) => {
                     let mut connection = live.connection.clone();
                     sent += 1;
-                    let problem = match timeout(ANSWER, connection.send(command)).await {
+                    let answer = async {
+                        match node {
+                            Some(node) => connection.send_to(node, command).await,
+                            None => connection.send(command).await,
+                        }
+                    };
+                    let problem = match timeout(ANSWER, answer).await {
                         Ok(Ok(Value::ServerError(error))) => RedisError::from(error),
                         Ok(Ok(value)) => return Ok((value, sent > 1)),
                         Ok(Err(problem)) => problem,

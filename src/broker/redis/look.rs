@@ -42,7 +42,7 @@ impl Inner {
     }
 
     /// Those of some jobs that are there, each as far as it can be read.
-    async fn read(&self, queue: &QueueName, ids: &[JobId]) -> Result<Vec<(JobId, Result<Job>)>> {
+    pub(super) async fn read(&self, queue: &QueueName, ids: &[JobId]) -> Result<Vec<(JobId, Result<Job>)>> {
         let mut found = Vec::with_capacity(ids.len());
         for ids in ids.chunks(JOBS) {
             let mut call = SCRIPTS.read.on(&self.names.queue(queue));

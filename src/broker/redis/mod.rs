@@ -13,6 +13,8 @@ mod check;
 mod claim;
 mod codec;
 mod examine;
+mod fsck;
+mod fsck_keys;
 mod keys;
 mod link;
 mod look;
@@ -38,8 +40,8 @@ use self::claim::Leases;
 use self::link::Link;
 use self::wakeups::Wakeups;
 use super::{
-    Broker, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page, Publication, QueueInfo,
-    Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat, WorkerInfo,
+    Broker, Checked, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page, Publication,
+    QueueInfo, Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat, WorkerInfo,
 };
 use crate::job::{
     Clock, FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Timestamp, Version, WorkerId,
@@ -148,6 +150,11 @@ impl Inner {
         }
         known.queues.insert(queue.clone());
         Ok(())
+    }
+
+    /// The set of queues is not what was thought.
+    fn forget_known(&self) {
+        *self.known() = Known::default();
     }
 
     async fn all_queues(&self) -> Result<Vec<QueueName>> {
@@ -305,5 +312,9 @@ impl Broker for RedisBroker {
 
     async fn examine(&self) -> Result<Vec<Note>> {
         self.inner.do_examine().await
+    }
+
+    async fn check_records(&self, repair: bool) -> Result<Checked> {
+        self.inner.do_check_records(repair).await
     }
 }

@@ -12,6 +12,14 @@ pub(super) fn list(value: Value) -> Result<Vec<Value>> {
     }
 }
 
+/// A set, whichever protocol it came by.
+pub(super) fn members(value: Value) -> Result<Vec<Value>> {
+    match value {
+        Value::Set(values) => Ok(values),
+        other => list(other),
+    }
+}
+
 /// A list of exactly `N`.
 pub(super) fn parts<const N: usize>(value: Value) -> Result<[Value; N]> {
     list(value)?.try_into().map_err(|_| damaged("an answer of another length"))

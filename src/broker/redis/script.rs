@@ -146,6 +146,13 @@ scripts! {
     types: Reads, Registry, ["now"];
     served: Reads, Registry, ["now"];
     ping: Goes, Registry, ["now"];
+    fsck_jobs: Goes, Queue, ["now", "wake", "state", "quarantine", "changes", "place"];
+    fsck_places: Goes, Queue, ["now", "wake", "state", "quarantine", "changes", "place"];
+    fsck_heads: Goes, Queue, ["now", "wake", "state", "quarantine", "changes"];
+    fsck_ended: Goes, Queue, ["now", "wake", "state", "quarantine", "changes"];
+    fsck_sides: Goes, Queue, ["now"];
+    fsck_tally: Goes, Queue, ["now"];
+    fsck_registry: Goes, Registry, ["now"];
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ fn next_in_line(db: &Db, queue: i64, lines: &mut [Line], wanted: usize) -> Resul
 
 /// Makes one queued job a run of `worker`.
 fn take(tx: &mut Tx<'_>, seq: i64, queue: &QueueName, worker: &WorkerId, token: RunToken) -> Result<ClaimedJob> {
-    let (job, queue_id, name_id, timeout) = read(tx, seq, queue, token, 1)?;
+    let (job, queue_id, name_id, timeout) = read(tx.db, seq, queue, token, 1)?;
     tx.db.execute(
         "UPDATE jobs SET state = 2, attempt = ?2, worker = ?3, token = ?4, deadline = ?5, started_at = ?6,
                 outcome = NULL, finished_at = NULL, version = NULL, reason = NULL, progress = NULL, error = NULL
@@ -169,7 +169,7 @@ fn again(tx: &Tx<'_>, runs: &[Run]) -> Result<Claimed> {
     let mut claimed = Claimed::default();
     for run in runs {
         match tx.current(run) {
-            Ok(head) => claimed.jobs.push(read(tx, head.seq, &run.queue, run.token, 0)?.0),
+            Ok(head) => claimed.jobs.push(read(tx.db, head.seq, &run.queue, run.token, 0)?.0),
             Err(BrokerError::LeaseLost | BrokerError::Damaged(_)) => {}
             Err(error) => return Err(error),
         }
@@ -178,9 +178,15 @@ fn again(tx: &Tx<'_>, runs: &[Run]) -> Result<Claimed> {
 }
 
 /// What a run needs of a job, whose attempt is `next` after the stored one; the numbers of its queue and name, its timeout.
-fn read(tx: &Tx<'_>, seq: i64, queue: &QueueName, token: RunToken, next: i64) -> Result<(ClaimedJob, i64, i64, i64)> {
+pub(super) fn read(
+    db: &Db,
+    seq: i64,
+    queue: &QueueName,
+    token: RunToken,
+    next: i64,
+) -> Result<(ClaimedJob, i64, i64, i64)> {
     {
-        let mut statement = tx.db.prepare(
+        let mut statement = db.prepare(
             "SELECT j.v, j.id, j.queue, j.name, j.priority, j.attempt, j.max_attempts, j.timeout, j.created_at, j.run_at,
                     j.suspect, i.payload, i.request_id, i.tags, i.checked_with, i.depth
              FROM jobs j JOIN inputs i USING (seq) WHERE seq = ?1",
@@ -197,7 +203,7 @@ fn read(tx: &Tx<'_>, seq: i64, queue: &QueueName, token: RunToken, next: i64) ->
                 queue: queue.clone(),
                 token,
             },
-            name: tx.db.name(name_id)?,
+            name: db.name(name_id)?,
             priority: Priority::new(row.get(4)?).map_err(|error| damaged(error.to_string()))?,
             attempt: count(row.get::<_, i64>(5)? + next)?,
             max_attempts: count(row.get(6)?)?,

@@ -158,6 +158,14 @@ pub(super) fn get(db: &Db, now: Timestamp, id: JobId) -> Result<Option<Job>> {
     rows.next()?.map(|row| Surroundings::new(db, now).job(row)).transpose()
 }
 
+/// The job of a row, read whole.
+pub(super) fn at(db: &Db, now: Timestamp, seq: i64) -> Result<Option<Job>> {
+    let sql = format!("SELECT {JOB} FROM jobs j JOIN inputs i USING (seq) WHERE seq = ?1");
+    let mut statement = db.prepare(&sql)?;
+    let mut rows = statement.query([seq])?;
+    rows.next()?.map(|row| Surroundings::new(db, now).job(row)).transpose()
+}
+
 pub(super) fn list(db: &Db, now: Timestamp, filter: &Filter) -> Result<Page> {
     let mut page = Page::default();
     let before = filter.cursor.as_deref().map(read_cursor).transpose()?.unwrap_or(i64::MAX);

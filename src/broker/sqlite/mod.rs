@@ -12,6 +12,7 @@ mod claim;
 mod db;
 mod ends;
 mod examine;
+mod fsck;
 mod logs;
 mod look;
 mod quarantine;
@@ -38,8 +39,9 @@ use self::readers::Readers;
 use self::wakeups::Wakeups;
 use self::writer::Writer;
 use super::{
-    Broker, BrokerError, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page, Publication,
-    QueueInfo, Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat, WorkerInfo,
+    Broker, BrokerError, Checked, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page,
+    Publication, QueueInfo, Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat,
+    WorkerInfo,
 };
 use crate::job::time::SystemClock;
 use crate::job::{
@@ -234,5 +236,9 @@ impl Broker for SqliteBroker {
     async fn examine(&self) -> Result<Vec<Note>> {
         let (path, sync) = (self.path.clone(), self.sync);
         self.readers.call(move |db| examine::notes(db, &path, sync)).await
+    }
+
+    async fn check_records(&self, repair: bool) -> Result<Checked> {
+        self.fsck(repair).await
     }
 }

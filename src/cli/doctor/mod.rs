@@ -5,6 +5,7 @@
 
 mod place;
 mod probe;
+mod records;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +36,12 @@ pub fn run(args: &DoctorArgs) -> Outcome {
     report.add(place::configuration(&config));
     setup::runtime()?.block_on(async {
         match broker(&config).await {
-            Ok(broker) => look(&broker, &mut report).await,
+            Ok(broker) => {
+                look(&broker, &mut report).await;
+                if args.fsck {
+                    report.add(records::check(&broker, args.repair).await);
+                }
+            }
             Err(why) => report.add([Note::wrong("broker", why, "see BROKER_URL")]),
         }
     });

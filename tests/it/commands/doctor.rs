@@ -126,6 +126,32 @@ fn a_redis_that_is_away_is_wrong_and_the_rest_is_looked_at() {
     assert!(!said.out.contains("s3cret-pass"), "{}", said.out);
 }
 
+#[tokio::test]
+async fn records_that_disagree_are_named_and_mended_on_demand() {
+    let place = tempfile::tempdir().unwrap();
+    assert_eq!(doctor(place.path(), &["--fsck"], &[]).code, 0);
+    let db = rusqlite::Connection::open(place.path().join("data/ryemill.db")).unwrap();
+    db.execute_batch("INSERT INTO counts VALUES (1, 1, 1, 7) ON CONFLICT DO UPDATE SET n = 7").unwrap();
+    let server = RedisServer::start(&[]).await;
+    let url = server.url();
+    let redis = [("BROKER_URL", url.as_str())];
+    assert_eq!(doctor(place.path(), &["--fsck"], &redis).code, 0);
+    server.ask::<i64>("HINCRBY ryemill:{ryemill-doctor}:counts 1ryemill_doctor 7").await;
+    for variables in [&[][..], &redis] {
+        let found = doctor(place.path(), &["--fsck"], variables);
+        assert_eq!(found.code, 1, "{found:?}");
+        for words in ["counted 7, there are 0", "`ryemill doctor --fsck --repair` mends it", "1 faults, 0 mended"] {
+            assert!(found.out.contains(words), "{words}: {}", found.out);
+        }
+        let mended = doctor(place.path(), &["--fsck", "--repair", "--json"], variables);
+        assert_eq!((mended.code, levels(&mended, "records")), (0, vec!["warning".into(), "ok".into()]), "{mended:?}");
+        let clean = doctor(place.path(), &["--fsck"], variables);
+        assert_eq!(clean.code, 0, "{clean:?}");
+        assert!(clean.out.contains("0 jobs examined, nothing disagrees"), "{}", clean.out);
+    }
+    assert_eq!(doctor(place.path(), &["--repair"], &[]).code, 2);
+}
+
 #[test]
 fn a_broken_configuration_is_told_fault_by_fault() {
     let place = tempfile::tempdir().unwrap();

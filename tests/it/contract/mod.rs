@@ -9,6 +9,7 @@ mod lease;
 mod logs;
 mod look;
 mod prune;
+pub mod records;
 mod run;
 mod submit;
 mod types;
@@ -128,6 +129,10 @@ macro_rules! contract_tests {
                 queues_show_their_counts_and_how_long_the_first_has_waited,
                 a_queued_job_says_why_it_waits,
                 lists_do_not_repeat_ids_over_queues,
+            ]);
+            contract_tests!(@group $open, records, [
+                a_healthy_broker_has_no_faults,
+                work_that_goes_on_is_no_fault,
             ]);
             contract_tests!(@group $open, types, [
                 a_published_type_is_known_with_all_it_says,

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ryemill::broker::{
-    Broker, BrokerError, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page, Publication,
-    QueueInfo, Renewed, Reservation, Reserved, Result, Run, SharedBroker, Sweep, Swept, Topic, TypeInfo, WorkerBeat,
-    WorkerInfo,
+    Broker, BrokerError, Checked, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page,
+    Publication, QueueInfo, Renewed, Reservation, Reserved, Result, Run, SharedBroker, Sweep, Swept, Topic, TypeInfo,
+    WorkerBeat, WorkerInfo,
 };
 use ryemill::job::{FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Timestamp, Version, WorkerId};
 use tokio::sync::watch;
@@ -142,5 +142,8 @@ impl Broker for Line {
     }
     async fn examine(&self) -> Result<Vec<Note>> {
         self.broker.examine().await
+    }
+    async fn check_records(&self, repair: bool) -> Result<Checked> {
+        self.broker.check_records(repair).await
     }
 }
