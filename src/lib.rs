@@ -34,7 +34,8 @@
 //! # A script edit goes live
 //!
 //! `script::library::watch` hears of the edit (or finds it by looking); `folder` waits until the file stands still; the
-//! library compiles and checks it, and on a fault keeps the version before. Otherwise it swaps the snapshot: the next claim
+//! library compiles and checks it, and `worker::gate` runs its tests and looks at the jobs that wait for it; on a fault the
+//! version before stays. Otherwise the library swaps the snapshot: the next claim
 //! finds the new [`script::library::Script`], executor threads compile it when they first run it, and runs that have begun end on
 //! the version they began with. `worker::publish` tells the broker, and the server validates with the new schema from
 //! then on.

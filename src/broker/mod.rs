@@ -182,6 +182,16 @@ pub trait Broker: Send + Sync + 'static {
     /// The script version `version` of `name`, when it was ever published.
     async fn job_type_version(&self, name: &JobName, version: &Version) -> Result<Option<crate::job::JobType>>;
 
+    /// Asks every worker to look at its scripts again: gives the request the next number, and answers it. Wakes `JobTypes`.
+    async fn request_reload(&self) -> Result<u64>;
+
+    /// Notes that a worker has done request `number`: it has looked, and published what it found. A lower number than the
+    /// noted one changes nothing. Wakes `JobTypes`. Errors: `LeaseLost` when the worker is not registered.
+    async fn reloaded(&self, worker: &WorkerId, number: u64) -> Result<()>;
+
+    /// The number of the last request, 0 before the first, and for each registered worker the one it has done, 0 for none.
+    async fn reloads(&self) -> Result<Reloads>;
+
     // ---- wake-ups -----------------------------------------------------------------------------------------------
 
     /// Counts changes of a topic, by this and by other processes. A wake-up may come without cause, and after a cut

@@ -1,5 +1,6 @@
 //! What goes into the broker's verbs and what comes out, in domain terms.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -261,6 +262,13 @@ pub struct TypeWorker {
     pub id: WorkerId,
     pub version: Version,
     pub loaded_at: Timestamp,
+}
+
+/// Requests to look at the scripts again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloads {
+    pub asked: u64,
+    pub done: BTreeMap<WorkerId, u64>,
 }
 
 /// What a wake-up is about.

@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 
 use super::{Failure, Outcome, RunArgs, payload, sample, say, setup};
 use crate::config::Config;
-use crate::job::{Clock, JobError, JobName, LogLevel, time::SystemClock};
+use crate::job::{Clock, JobName, LogLevel, time::SystemClock};
 use crate::script::context::StopSignal;
+use crate::script::diagnostics::error_card;
 use crate::script::fiber::{RunReport, ScriptEnd};
 use crate::script::library::{Library, Script};
 use crate::script::memory::{Listener, MemoryPorts, Note};
@@ -159,8 +160,10 @@ fn report_text(report: &RunReport, ports: &MemoryPorts, files: &[PathBuf]) {
     }
     match &report.end {
         ScriptEnd::Returned(value) => say(&format!("result {}", value.get())),
-        ScriptEnd::Failed(error) => say(&card(error)),
-        ScriptEnd::RetryIn { error, delay } => say(&format!("{}\nasks for another attempt in {delay:?}", card(error))),
+        ScriptEnd::Failed(error) => say(&error_card(error)),
+        ScriptEnd::RetryIn { error, delay } => {
+            say(&format!("{}\nasks for another attempt in {delay:?}", error_card(error)));
+        }
         ScriptEnd::Stopped(reason) => say(&format!("stopped: {reason:?}")),
         ScriptEnd::NotStarted(why) => say(&format!("not started: {why}")),
     }
@@ -181,32 +184,6 @@ fn shown_size(bytes: u64) -> String {
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
         _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
     }
-}
-
-/// An error of a run, for people.
-pub(super) fn card(error: &JobError) -> String {
-    let margin = " ".repeat(error.line.map_or(1, |line| line.to_string().len()));
-    let mut card = format!("error[{}]: {}", error.kind, error.message);
-    let mut add = |line: String| {
-        card.push('\n');
-        card.push_str(&line);
-    };
-    match (&error.file, error.line, error.column) {
-        (Some(file), Some(line), Some(column)) => add(format!("{margin}--> {file}:{line}:{column}")),
-        (Some(file), ..) => add(format!("{margin}--> {file}")),
-        (None, ..) => {}
-    }
-    if let Some(snippet) = &error.snippet {
-        add(format!("{margin} |\n{snippet}"));
-    }
-    for frame in &error.stack {
-        let line = frame.line.map_or(String::new(), |line| format!(":{line}"));
-        add(format!("{margin} = in {}, called from {}{line}", frame.function, frame.file));
-    }
-    if let Some(hint) = &error.hint {
-        add(format!("{margin} = help: {hint}"));
-    }
-    card
 }
 
 fn report_json(report: &RunReport, ports: &MemoryPorts, files: &[PathBuf]) {

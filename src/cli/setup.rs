@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::broker::redis::{Namespace, RedisBroker, Target};
@@ -13,11 +15,15 @@ use crate::config::{BrokerUrl, Config, CredentialUrl};
 use crate::script::fiber::size_for;
 use crate::script::library::Library;
 use crate::script::services::{Services, ServicesOptions};
+use crate::script::testing::TestOptions;
 use crate::server::{ServerOptions, ServerState};
 use crate::shutdown::Shutdown;
 use crate::telemetry::logs::{self, LogGuard, LogOptions};
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{Queues, Worker, WorkerOptions};
+use crate::worker::{Queues, ReloadGate, Worker, WorkerOptions};
+
+/// For each test that a new version has to pass before it goes live.
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The runtime of a process. Threads that may drop or convert scripts' values get the stack that this can need.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -146,6 +152,16 @@ pub async fn worker(
     }
     let names: Vec<&str> = snapshot.scripts.keys().map(crate::job::JobName::as_str).collect();
     tracing::info!("{} scripts in {}: {}", names.len(), config.jobs_dir.display(), names.join(", "));
+    library.judge_by(Box::new(ReloadGate {
+        broker: Arc::clone(&broker),
+        tests: TestOptions {
+            timeout: TEST_TIMEOUT,
+            limits: config.limits.clone(),
+            mail_from: config.mail_from.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        },
+    }));
+    reload_on_hangup(&library, shutdown)?;
     if config.watch {
         tokio::spawn(Arc::clone(&library).watch(shutdown.clone()));
     }
@@ -176,6 +192,29 @@ pub async fn worker(
         },
         health,
     })
+}
+
+/// Looks at the scripts again at SIGHUP.
+fn reload_on_hangup(library: &Arc<Library>, shutdown: &Shutdown) -> Result<(), Failure> {
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|error| Failure::Failed(format!("signals cannot be listened to: {error}")))?;
+    let (library, shutdown) = (Arc::clone(library), shutdown.clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                _ = hangup.recv() => {}
+            }
+            tracing::info!("SIGHUP: looking at the scripts");
+            let library = Arc::clone(&library);
+            match tokio::task::spawn_blocking(move || library.reload()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!("the jobs folder cannot be read, what is live stays: {error}"),
+                Err(fault) => tracing::error!("loading scripts failed, what is live stays: {fault}"),
+            }
+        }
+    });
+    Ok(())
 }
 
 /// The listener of the API.

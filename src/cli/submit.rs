@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::follow::{Happening, follow};
-use super::run::card;
 use super::{Failure, Outcome, SubmitArgs, payload, say, setup};
 use crate::config::Config;
 use crate::job::{Job, LogLevel, State};
+use crate::script::diagnostics::error_card;
 
 pub fn run(config: &Config, args: &SubmitArgs) -> Outcome {
     let client = Client::new(config)?;
@@ -85,7 +85,7 @@ pub(super) fn told(job: &Job) -> String {
         text.push_str(&format!("\nresult {}", result.get()));
     }
     if let Some(error) = &job.error {
-        text.push_str(&format!("\n{}", card(error)));
+        text.push_str(&format!("\n{}", error_card(error)));
     }
     text
 }

@@ -6,11 +6,11 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use super::run::card;
 use super::{Failure, Outcome, TestArgs, say, setup};
 use crate::config::Config;
 use crate::job::JobName;
 use crate::job::units::parse_duration;
+use crate::script::diagnostics::error_card;
 use crate::script::library::{Snapshot, TestFile};
 use crate::script::testing::{TestEnd, TestOptions, run_test};
 
@@ -106,7 +106,7 @@ fn report_text(ends: &[TestEnd], broken: &[String], seconds: f64) {
             say(&format!("{:>5} {message}", level.as_str()));
         }
         if let Some(error) = &end.failure {
-            say(&card(error));
+            say(&error_card(error));
         }
     }
     let word = if failed.is_empty() && broken.is_empty() { "ok" } else { "FAILED" };

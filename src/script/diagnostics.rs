@@ -6,6 +6,8 @@ use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippe
 use rhai::{LexError, ParseError, ParseErrorType, Position};
 use serde::Serialize;
 
+use crate::job::JobError;
+
 /// What is wrong where.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Fault {
@@ -99,6 +101,33 @@ impl fmt::Display for Fault {
         }
         Ok(())
     }
+}
+
+/// An error of a run, for people.
+#[must_use]
+pub fn error_card(error: &JobError) -> String {
+    let margin = " ".repeat(error.line.map_or(1, |line| line.to_string().len()));
+    let mut card = format!("error[{}]: {}", error.kind, error.message);
+    let mut add = |line: String| {
+        card.push('\n');
+        card.push_str(&line);
+    };
+    match (&error.file, error.line, error.column) {
+        (Some(file), Some(line), Some(column)) => add(format!("{margin}--> {file}:{line}:{column}")),
+        (Some(file), ..) => add(format!("{margin}--> {file}")),
+        (None, ..) => {}
+    }
+    if let Some(snippet) = &error.snippet {
+        add(format!("{margin} |\n{snippet}"));
+    }
+    for frame in &error.stack {
+        let line = frame.line.map_or(String::new(), |line| format!(":{line}"));
+        add(format!("{margin} = in {}, called from {}{line}", frame.function, frame.file));
+    }
+    if let Some(hint) = &error.hint {
+        add(format!("{margin} = help: {hint}"));
+    }
+    card
 }
 
 /// What is worth saying beside the parser's own words.

@@ -5,19 +5,22 @@
 //! began with to its end.
 
 mod folder;
+mod gate;
 mod tested;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rhai::{AST, Engine, OptimizationLevel, Position};
 use tokio::sync::watch as signal;
 
-use self::folder::Contents;
+use self::folder::{Contents, STANDS_STILL};
+use self::gate::Verdicts;
+pub use self::gate::{Candidate, Gate};
 pub use self::tested::TestFile;
 use super::calls::{self, Functions, Reach, Subject};
 use super::diagnostics::{Fault, near};
@@ -25,6 +28,9 @@ use super::services::templates::Templates;
 use super::{engine, metadata};
 use crate::job::time::SystemClock;
 use crate::job::{Clock, JobName, JobType, PayloadSchema, Timestamp, Version};
+
+/// A reload waits this long for files that are being written.
+const SETTLES: Duration = Duration::from_secs(5);
 
 /// One version of one job script, with all it needs to run.
 #[derive(Debug)]
@@ -71,7 +77,7 @@ pub struct Refused {
 pub type Located = (Fault, Arc<str>);
 
 /// What is live now.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub scripts: BTreeMap<JobName, Arc<Script>>,
     pub refused: Vec<Refused>,
@@ -84,12 +90,18 @@ pub struct Snapshot {
 }
 
 /// A jobs folder, live.
-#[derive(Debug)]
 pub struct Library {
     dir: PathBuf,
     live: ArcSwap<Snapshot>,
-    contents: Mutex<Contents>,
+    contents: Mutex<(Contents, Verdicts)>,
+    gate: OnceLock<Box<dyn Gate>>,
     changes: signal::Sender<u64>,
+}
+
+impl std::fmt::Debug for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Library").field("dir", &self.dir).finish_non_exhaustive()
+    }
 }
 
 impl Library {
@@ -103,7 +115,8 @@ impl Library {
         Ok(Arc::new(Self {
             dir: std::path::absolute(dir)?,
             live: ArcSwap::from_pointee(snapshot),
-            contents: Mutex::new(contents),
+            contents: Mutex::new((contents, Verdicts::default())),
+            gate: OnceLock::new(),
             changes: signal::Sender::new(0),
         }))
     }
@@ -125,11 +138,40 @@ impl Library {
     /// # Errors
     /// When the folder cannot be read; what is live stays.
     pub fn look(&self, now: Instant, renamed: &BTreeSet<String>) -> std::io::Result<bool> {
-        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take(now, renamed, false)
+    }
+
+    /// Has what passed its checks judged by `gate` before it goes live. Set once; what is live already stays.
+    pub fn judge_by(&self, gate: Box<dyn Gate>) {
+        // Only the first one counts.
+        let _ = self.gate.set(gate);
+    }
+
+    /// Looks until nothing moves any more, and asks the gate again about what it has refused. Blocks.
+    ///
+    /// # Errors
+    /// When the folder cannot be read; what is live stays.
+    pub fn reload(&self) -> std::io::Result<()> {
+        let until = Instant::now() + SETTLES;
+        let mut again = true;
+        while self.take(Instant::now(), &BTreeSet::new(), std::mem::take(&mut again))? && Instant::now() < until {
+            std::thread::sleep(STANDS_STILL / 2);
+        }
+        Ok(())
+    }
+
+    fn take(&self, now: Instant, renamed: &BTreeSet<String>, again: bool) -> std::io::Result<bool> {
+        let mut locked = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let (contents, verdicts) = &mut *locked;
         let changed = contents.look(&self.dir, now, renamed)?;
-        if changed {
-            let next = build(&contents.accepted, &self.live.load());
-            report(&self.live.load(), &next);
+        if again {
+            verdicts.forget();
+        }
+        if changed || again {
+            let before = self.live.load_full();
+            let next = build(&contents.accepted, &before);
+            let next = verdicts.judge(self.gate.get().map(AsRef::as_ref), next, &before, &contents.accepted);
+            report(&before, &next);
             self.live.store(Arc::new(next));
             self.changes.send_modify(|count| *count += 1);
         }

@@ -158,6 +158,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/jobs/{id}/events", get(events::stream))
         .route("/v1/jobs/{id}/files/{name}", get(files::download))
         .route("/v1/job-types", get(job_types::list))
+        .route("/v1/job-types/reload", post(job_types::reload))
         .route("/v1/job-types/{name}", get(job_types::show))
         .route("/v1/queues", get(queues::list))
         .route("/v1/queues/{name}/pause", post(queues::pause))

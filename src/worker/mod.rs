@@ -18,6 +18,7 @@ mod blame;
 mod claim;
 mod execute;
 mod finish;
+mod gate;
 mod health;
 mod lease;
 mod logs;
@@ -27,6 +28,7 @@ mod ports;
 mod publish;
 mod pulse;
 mod queues;
+mod reload;
 mod retry;
 mod runs;
 mod stage;
@@ -47,12 +49,14 @@ use self::blame::Blame;
 use self::claim::ClaimLoop;
 use self::execute::{SHUTTING_DOWN, Starter};
 use self::finish::{FinishLoop, Finisher};
+pub use self::gate::ReloadGate;
 use self::health::Health;
 use self::lease::{Lease, Renewal, register};
 use self::logs::{ShipLoop, Shipping};
 use self::publish::Types;
 use self::pulse::Pulse;
 pub use self::queues::Queues;
+use self::reload::ReloadLoop;
 use self::runs::Runs;
 use self::stage::Stage;
 use self::sweep::Upkeep;
@@ -205,6 +209,8 @@ impl Running {
 
         let types = Types::new(Arc::clone(&shared));
         presence.spawn(|stop| Arc::clone(&types).run(stop));
+        let reload = ReloadLoop { shared: Arc::clone(&shared), types: Arc::clone(&types) };
+        presence.spawn(|stop| reload.run(stop));
 
         let starter =
             Arc::new(Starter { shared: Arc::clone(&shared), types, pool: Arc::clone(&pool), shipping: outputs });

@@ -40,6 +40,8 @@ pub struct Types {
     /// Compiled schemas of live versions that this worker has no script for.
     schemas: Mutex<BTreeMap<Version, Arc<PayloadSchema>>>,
     stale: Notify,
+    /// The last request to reload that the library has done.
+    looked: watch::Sender<u64>,
     /// The broker knows what this worker has.
     pub published: Notify,
 }
@@ -50,6 +52,8 @@ struct Told {
     /// Under which id, and of which state of the library.
     epoch: Option<(u64, u64)>,
     scripts: Arc<Snapshot>,
+    /// The request to reload that it was told is done, and under which id.
+    reloaded: (u64, u64),
     /// The scripts that the metrics know of.
     counted: Arc<Snapshot>,
 }
@@ -58,7 +62,14 @@ impl Types {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         let (known, schemas) = (watch::Sender::default(), Mutex::default());
-        Arc::new(Self { shared, known, schemas, stale: Notify::new(), published: Notify::new() })
+        Arc::new(Self {
+            shared,
+            known,
+            schemas,
+            stale: Notify::new(),
+            looked: watch::Sender::default(),
+            published: Notify::new(),
+        })
     }
 
     #[must_use]
@@ -80,6 +91,11 @@ impl Types {
     /// The picture has proved wrong: have it made anew soon.
     pub fn stale(&self) {
         self.stale.notify_one();
+    }
+
+    /// The library has done this request to reload: once that is published, the broker is told.
+    pub fn has_looked(&self, request: u64) {
+        self.looked.send_replace(request);
     }
 
     /// The live version of a type; asks the broker when it is not in the picture.
@@ -141,6 +157,7 @@ impl Types {
         let mut told = Told::default();
         let mut swaps = self.shared.library.changes();
         let mut members = self.shared.lease.members();
+        let mut looked = self.looked.subscribe();
         let mut theirs = self.shared.broker.changes(Topic::JobTypes);
         let mut last = Instant::now();
         let mut next = last;
@@ -151,6 +168,7 @@ impl Types {
                 // What this worker itself has changed is told at once.
                 Ok(()) = swaps.changed() => {}
                 Ok(()) = members.changed() => {}
+                Ok(()) = looked.changed() => {}
                 () = self.stale.notified() => {
                     next = next.min(last + SPACING);
                     continue;
@@ -189,10 +207,12 @@ impl Types {
     async fn publish(&self, told: &mut Told) -> Result<()> {
         let Shared { broker, library, lease, .. } = &*self.shared;
         let member = lease.member();
+        let looked = *self.looked.borrow();
         // Read before the snapshot: a swap in between is published again.
         let swap = *library.changes().borrow();
+        let reloaded = (member.epoch, looked);
         if told.epoch == Some((member.epoch, swap)) {
-            return Ok(());
+            return self.tell_reloaded(told, &member.id, reloaded).await;
         }
         let snapshot = library.snapshot();
         let counted = std::mem::replace(&mut told.counted, Arc::clone(&snapshot));
@@ -200,9 +220,18 @@ impl Types {
         // Under a new id nothing was replaced: the broker has not heard of this worker.
         let known = told.epoch.is_some_and(|(epoch, _)| epoch == member.epoch);
         let before = if known { Arc::clone(&told.scripts) } else { Arc::default() };
-        broker.publish(&publication(member.id, &snapshot, &before)).await?;
+        broker.publish(&publication(member.id.clone(), &snapshot, &before)).await?;
         told.epoch = Some((member.epoch, swap));
         told.scripts = snapshot;
+        self.tell_reloaded(told, &member.id, reloaded).await
+    }
+
+    /// Only after the publication of what the look has found.
+    async fn tell_reloaded(&self, told: &mut Told, worker: &WorkerId, reloaded: (u64, u64)) -> Result<()> {
+        if reloaded.1 > 0 && told.reloaded != reloaded {
+            self.shared.broker.reloaded(worker, reloaded.1).await?;
+            told.reloaded = reloaded;
+        }
         Ok(())
     }
 }

@@ -60,6 +60,7 @@ pub(super) const OF_REGISTRY: &[Key] = &[
     key("VERSIONS", ":versions", "hash: job name and version → the type as JSON"),
     key("LOADED", ":loaded:", "+ worker: hash of job name → loaded_at, version"),
     key("PINGED", ":pinged", "string: when somebody last tried whether Redis can be written to, µs"),
+    key("RELOADS", ":reloads", "hash: worker → the request to reload that it has done; '' → the last request"),
     key("REFUSED", ":refused:", "+ worker: hash of job name → the refused version's card"),
 ];
 

@@ -18,6 +18,7 @@ mod fsck_keys;
 mod keys;
 mod link;
 mod look;
+mod reload;
 mod reply;
 mod runs;
 mod script;
@@ -41,7 +42,8 @@ use self::link::Link;
 use self::wakeups::Wakeups;
 use super::{
     Broker, Checked, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page, Publication,
-    QueueInfo, Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat, WorkerInfo,
+    QueueInfo, Reloads, Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat,
+    WorkerInfo,
 };
 use crate::job::{
     Clock, FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Timestamp, Version, WorkerId,
@@ -294,6 +296,18 @@ impl Broker for RedisBroker {
 
     async fn job_type_version(&self, name: &JobName, version: &Version) -> Result<Option<JobType>> {
         self.inner.do_job_type_version(name, version).await
+    }
+
+    async fn request_reload(&self) -> Result<u64> {
+        self.inner.do_request_reload().await
+    }
+
+    async fn reloaded(&self, worker: &WorkerId, number: u64) -> Result<()> {
+        self.inner.do_reloaded(worker, number).await
+    }
+
+    async fn reloads(&self) -> Result<Reloads> {
+        self.inner.do_reloads().await
     }
 
     fn changes(&self, topic: Topic) -> watch::Receiver<u64> {

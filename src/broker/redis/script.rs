@@ -145,6 +145,8 @@ scripts! {
     publish: Goes, Registry, ["now"];
     types: Reads, Registry, ["now"];
     served: Reads, Registry, ["now"];
+    reload: Goes, Registry, ["now"];
+    reloads: Reads, Registry, ["now"];
     ping: Goes, Registry, ["now"];
     fsck_jobs: Goes, Queue, ["now", "wake", "state", "quarantine", "changes", "place"];
     fsck_places: Goes, Queue, ["now", "wake", "state", "quarantine", "changes", "place"];

@@ -17,6 +17,7 @@ mod logs;
 mod look;
 mod quarantine;
 mod readers;
+mod reload;
 mod row;
 mod runs;
 mod schema;
@@ -40,8 +41,8 @@ use self::wakeups::Wakeups;
 use self::writer::Writer;
 use super::{
     Broker, BrokerError, Checked, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page,
-    Publication, QueueInfo, Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo, WorkerBeat,
-    WorkerInfo,
+    Publication, QueueInfo, Reloads, Renewed, Reservation, Reserved, Result, Run, Sweep, Swept, Topic, TypeInfo,
+    WorkerBeat, WorkerInfo,
 };
 use crate::job::time::SystemClock;
 use crate::job::{
@@ -218,6 +219,19 @@ impl Broker for SqliteBroker {
     async fn job_type_version(&self, name: &JobName, version: &Version) -> Result<Option<JobType>> {
         let (name, version) = (name.clone(), version.clone());
         self.readers.call(move |db| types::job_type_version(db, &name, &version)).await
+    }
+
+    async fn request_reload(&self) -> Result<u64> {
+        self.writer.call(reload::request).await
+    }
+
+    async fn reloaded(&self, worker: &WorkerId, number: u64) -> Result<()> {
+        let worker = worker.clone();
+        self.writer.call(move |tx| reload::done(tx, &worker, number)).await
+    }
+
+    async fn reloads(&self) -> Result<Reloads> {
+        self.readers.call(reload::reloads).await
     }
 
     fn changes(&self, topic: Topic) -> watch::Receiver<u64> {

@@ -189,3 +189,86 @@ fn a_deleted_script_goes_and_comes_back() {
     settle(&library);
     assert_eq!(library.snapshot().scripts.len(), 1);
 }
+
+/// Refuses versions that have a word in them, and counts how often it was asked.
+struct NoBadWord(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Gate for NoBadWord {
+    fn admit(&self, candidate: &Candidate<'_>) -> Result<(), String> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert!(candidate.snapshot.scripts.contains_key(&candidate.script.job_type.name));
+        if candidate.script.source.contains("bad") { Err("a bad word".to_owned()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn what_the_gate_refuses_does_not_go_live() {
+    let dir = folder(&[("noop.rhai", NOOP), ("other.rhai", NOOP)]);
+    let library = Library::load(dir.path()).unwrap();
+    let asked = Arc::default();
+    library.judge_by(Box::new(NoBadWord(Arc::clone(&asked))));
+    let count = || asked.load(std::sync::atomic::Ordering::Relaxed);
+    let version = || library.snapshot().scripts[&name("noop")].job_type.version.clone();
+    let good = version();
+    fs::write(dir.path().join("noop.rhai"), format!("{NOOP}// bad\n")).unwrap();
+    settle(&library);
+    assert_eq!(version(), good);
+    assert_eq!(library.snapshot().refused[0].reason, "a bad word");
+    assert_eq!(count(), 1, "only what is new is asked about");
+    // Another edit does not ask again; a new test does, and so does a reload.
+    fs::write(dir.path().join("other.rhai"), format!("{NOOP}// fine\n")).unwrap();
+    settle(&library);
+    assert_eq!(count(), 2);
+    fs::write(dir.path().join("noop.test.rhai"), "fn test_it() {}").unwrap();
+    settle(&library);
+    assert_eq!(count(), 3);
+    library.reload().unwrap();
+    assert_eq!(count(), 4);
+    let refused = library.snapshot().refused.clone();
+    library.reload().unwrap();
+    assert_eq!(library.snapshot().refused, refused, "the same refusal keeps its time");
+    // Tests that cannot be run are no tests that pass.
+    fs::write(dir.path().join("noop.rhai"), format!("{NOOP}// good\n")).unwrap();
+    fs::write(dir.path().join("noop.test.rhai"), "fn test_it( {}").unwrap();
+    settle(&library);
+    assert_eq!(version(), good);
+    assert!(library.snapshot().refused[0].reason.contains("noop.test.rhai:1:"), "{:?}", library.snapshot().refused);
+    fs::write(dir.path().join("noop.test.rhai"), "fn test_it() {}").unwrap();
+    settle(&library);
+    assert_ne!(version(), good);
+    assert!(library.snapshot().refused.is_empty());
+}
+
+#[test]
+fn a_set_that_does_not_fit_together_is_refused_as_a_whole() {
+    let user = |call: &str| format!("const JOB = #{{}};\nimport \"lib/money\" as money;\nfn run(job) {{ {call} }}");
+    let dir = folder(&[
+        ("one.rhai", user("money::twice(2)").as_str()),
+        ("two.rhai", user("money::half(2)").as_str()),
+        ("alone.rhai", NOOP),
+        ("lib/money.rhai", "fn twice(x) { x * 2 }\nfn half(x) { x / 2 }"),
+    ]);
+    let library = Library::load(dir.path()).unwrap();
+    let versions = || {
+        let snapshot = library.snapshot();
+        ["one", "two", "alone"].map(|script| snapshot.scripts[&name(script)].job_type.version.clone())
+    };
+    let before = versions();
+    // `half` is gone: `one` could live with it, `two` cannot.
+    fs::write(dir.path().join("lib/money.rhai"), "fn twice(x) { x + x }").unwrap();
+    fs::write(dir.path().join("alone.rhai"), format!("{NOOP}// edited\n")).unwrap();
+    settle(&library);
+    let after = versions();
+    assert_eq!(after[..2], before[..2]);
+    assert_ne!(after[2], before[2], "what does not import it is not held up");
+    let reasons = |script: &str| {
+        let snapshot = library.snapshot();
+        snapshot.refused.iter().find(|refused| refused.name == name(script)).map(|refused| refused.reason.clone())
+    };
+    assert!(reasons("two").unwrap().contains("there is no function `half`"), "{:?}", reasons("two"));
+    assert!(reasons("one").unwrap().contains("together with `two`"), "{:?}", reasons("one"));
+    fs::write(dir.path().join("two.rhai"), user("money::twice(1)")).unwrap();
+    settle(&library);
+    let last = versions();
+    assert!(last[0] != before[0] && last[1] != before[1] && library.snapshot().refused.is_empty());
+}

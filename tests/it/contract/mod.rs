@@ -135,6 +135,7 @@ macro_rules! contract_tests {
                 work_that_goes_on_is_no_fault,
             ]);
             contract_tests!(@group $open, types, [
+                a_request_to_reload_is_numbered_and_done_by_each_worker,
                 a_published_type_is_known_with_all_it_says,
                 the_version_that_was_first_published_last_is_live,
                 an_edit_taken_back_is_live_again,

@@ -22,6 +22,27 @@ async fn info(h: &Harness, name: &str) -> TypeInfo {
     types.into_iter().find(|info| info.job_type.name.as_str() == name).expect("the type is known")
 }
 
+pub async fn a_request_to_reload_is_numbered_and_done_by_each_worker(h: Harness) {
+    let (one, two) = (h.worker().await, h.worker().await);
+    let reloads = h.broker.reloads().await.unwrap();
+    assert_eq!((reloads.asked, reloads.done[&one], reloads.done.len()), (0, 0, 2));
+    let first = h.broker.request_reload().await.unwrap();
+    let second = h.broker.request_reload().await.unwrap();
+    assert_eq!((first, second), (1, 2));
+    h.broker.reloaded(&one, second).await.unwrap();
+    // A late answer takes nothing back.
+    h.broker.reloaded(&one, first).await.unwrap();
+    h.broker.reloaded(&two, first).await.unwrap();
+    let reloads = h.broker.reloads().await.unwrap();
+    assert_eq!((reloads.asked, reloads.done[&one], reloads.done[&two]), (2, 2, 1));
+    // Only the registered ones count.
+    h.broker.retire(&two).await.unwrap();
+    assert!(matches!(h.broker.reloaded(&two, second).await, Err(BrokerError::LeaseLost)));
+    assert_eq!(h.broker.request_reload().await.unwrap(), 3);
+    let reloads = h.broker.reloads().await.unwrap();
+    assert_eq!((reloads.done.keys().collect::<Vec<_>>(), reloads.done[&one]), (vec![&one], 2));
+}
+
 pub async fn a_published_type_is_known_with_all_it_says(h: Harness) {
     assert!(h.broker.job_types().await.unwrap().is_empty());
     let worker = h.worker().await;

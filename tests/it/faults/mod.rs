@@ -14,6 +14,7 @@ mod neighbours;
 mod parked;
 mod process;
 mod redis;
+mod reloaded;
 mod settings;
 mod site;
 mod stopped;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ryemill::broker::{
     Broker, BrokerError, Checked, Claim, Claimed, Enqueued, Filter, Finish, LogBatch, Logs, NewJob, Note, Page,
-    Publication, QueueInfo, Renewed, Reservation, Reserved, Result, Run, SharedBroker, Sweep, Swept, Topic, TypeInfo,
-    WorkerBeat, WorkerInfo,
+    Publication, QueueInfo, Reloads, Renewed, Reservation, Reserved, Result, Run, SharedBroker, Sweep, Swept, Topic,
+    TypeInfo, WorkerBeat, WorkerInfo,
 };
 use ryemill::job::{FileInfo, Job, JobId, JobName, JobType, Progress, QueueName, State, Timestamp, Version, WorkerId};
 use tokio::sync::watch;
@@ -130,6 +130,15 @@ impl Broker for Line {
     }
     async fn job_types(&self) -> Result<Vec<TypeInfo>> {
         self.broker.job_types().await
+    }
+    async fn request_reload(&self) -> Result<u64> {
+        self.broker.request_reload().await
+    }
+    async fn reloaded(&self, worker: &WorkerId, number: u64) -> Result<()> {
+        self.call("reloaded", self.broker.reloaded(worker, number)).await
+    }
+    async fn reloads(&self) -> Result<Reloads> {
+        self.broker.reloads().await
     }
     async fn job_type_version(&self, name: &JobName, version: &Version) -> Result<Option<JobType>> {
         self.broker.job_type_version(name, version).await

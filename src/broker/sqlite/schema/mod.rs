@@ -4,7 +4,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::broker::{BrokerError, Result};
 
-const MIGRATIONS: [&str; 2] = [include_str!("0001_jobs.sql"), include_str!("0002_log_heads.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("0001_jobs.sql"), include_str!("0002_log_heads.sql"), include_str!("0003_reload.sql")];
 
 /// Marks the file as ours (`PRAGMA application_id`): "rye1".
 const APPLICATION: i64 = 0x7279_6531;
