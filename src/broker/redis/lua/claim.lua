@@ -151,6 +151,8 @@ end
 
 local runs, claimed, examined = {}, {}, 0
 local active = {}
+-- Jobs of one name in a row, which are counted together.
+local of_name, of_count = '', 0
 while #claimed < limit and examined < limit + SPARE do
     local ids, ranks, of = next_places(limit - #claimed)
     if #ids == 0 then
@@ -173,8 +175,14 @@ while #claimed < limit and examined < limit + SPARE do
                 elseif created + lag == ranks[n] then
                     state = struct.pack(STATE, 1, RUNNING, 0, 0, 0, 1, 0, 0, 0, 0, token, created, now, now + timeout, 0,
                         ranks[n], #record + OVERHEAD, 0, prio, #name, name, #worker, worker, 0, '', 0, '')
-                    count(name, QUEUED, -1)
-                    count(name, RUNNING, 1)
+                    if name ~= of_name then
+                        if of_count > 0 then
+                            count(of_name, QUEUED, -of_count)
+                            count(of_name, RUNNING, of_count)
+                        end
+                        of_name, of_count = name, 0
+                    end
+                    of_count = of_count + 1
                 end
             end
         elseif raw then
@@ -213,6 +221,10 @@ for name, line in pairs(lines) do
     else
         redis.call('ZREMRANGEBYRANK', line.key, 0, line.taken - 1)
     end
+end
+if of_count > 0 then
+    count(of_name, QUEUED, -of_count)
+    count(of_name, RUNNING, of_count)
 end
 if #claimed > 0 then
     added[ACTIVE] = active

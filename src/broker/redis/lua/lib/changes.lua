@@ -104,33 +104,6 @@ local function conclude(id, s, state, outcome, text, version, keep)
     enter(id, s)
 end
 
--- The same as `conclude` for a run whose job succeeds or fails, straight from one record to the next: most jobs end so, and
--- this is most of what Redis does for them.
-local ZERO, NOTHING = ('\0'):rep(7), '\0\0'
-local function conclude_run(id, raw, state, outcome, text, version, keep)
-    local rank, bytes = struct.unpack('>I7I5', raw, 53)
-    local name_end = 71 + raw:byte(71)
-    local worker_end = name_end + 1 + raw:byte(name_end + 1)
-    local name, worker = raw:sub(72, name_end), raw:sub(name_end + 2, worker_end)
-    if version == '' then
-        local length = raw:byte(worker_end + 1)
-        version = raw:sub(worker_end + 2, worker_end + 1 + length)
-    end
-    local ended = bytes + #text
-    ended_bytes = ended_bytes + ended
-    local at = #puts
-    puts[at + 1] = id
-    puts[at + 2] = string.char(1, state, 0, raw:byte(4), outcome) .. raw:sub(6, 38) .. ZERO ..
-        struct.pack('>I7I7I5I5', now, rank, bytes, ended) .. raw:sub(70, worker_end) ..
-        string.char(#version) .. version .. NOTHING .. text
-    push(removed, ACTIVE, id)
-    push(endings, keep, struct.pack('>I8', now) .. id)
-    push(indexed[state], name, rank, id)
-    busy[worker] = (busy[worker] or 0) - 1
-    count(name, RUNNING, -1)
-    count(name, state, 1)
-end
-
 -- Ends a run and puts its job back in line, to be run at `run_at`.
 local function give_back(id, s, state, outcome, attempt, run_at, reason, failure, version)
     archive(id, s, outcome, version, failure, now)
