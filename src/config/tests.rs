@@ -145,7 +145,7 @@ fn all_faults_are_listed_at_once_and_no_secret() {
         ("MAILER_URL", "smtp//u:hunter22@x"),
         ("MAIL_FROM", "nobody"),
         ("FILES_URL", "s3://key:hunter22@bucket"),
-        ("DATABASE_SALES_URL", "postgres://u:hunter22@x/sales"),
+        ("DATABASE_SALES_URL", "mysql://u:hunter22@x/sales"),
         ("DATABASE_lower_URL", "sqlite:x.db"),
         ("SECRET_SHORT", "hunter2"),
         ("SECRET_", "hunter22"),
@@ -180,7 +180,7 @@ fn all_faults_are_listed_at_once_and_no_secret() {
     MAIL_FROM=nobody: it is not a mail address; accepted: an address such as jobs@example.com, or Name <address>
     FILES_URL=s3://***@bucket: the scheme is not supported; accepted: file:FOLDER
     DATABASE_lower_URL=sqlite:x.db: the name in it is not usable; accepted: a name of A-Z, 0-9 and _
-    DATABASE_SALES_URL=postgres://***@x/sales: the scheme is not supported; accepted: sqlite:PATH
+    DATABASE_SALES_URL=mysql://***@x/sales: the scheme is not supported; accepted: sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME
     SECRET_=***: the name in it is not usable; accepted: a name of A-Z, 0-9 and _
     SECRET_SHORT=***: it has fewer than 8 characters; accepted: a secret of 8 characters or more
     HTTP_ALLOW_PRIVATE=10.0.0.0/8,lan: entry 2 is not a network; accepted: networks or addresses, such as 10.1.0.0/16,127.0.0.1,fd00::/8; blank for none

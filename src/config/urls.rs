@@ -46,7 +46,13 @@ pub enum Mailer {
 /// A database that scripts may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
-    Sqlite { path: PathBuf },
+    Sqlite {
+        path: PathBuf,
+    },
+    /// A server: `postgres://`.
+    Postgres {
+        url: CredentialUrl,
+    },
 }
 
 pub(super) const BROKER_FORMS: &str = "sqlite:PATH, sqlite:PATH?sync=normal, redis://HOST:PORT/DB, \
@@ -55,7 +61,7 @@ pub(super) const REDIS_FORMS: &str = "redis://HOST:PORT/DB, rediss://HOST:PORT/D
     redis-sentinel://HOST,HOST/MASTER";
 pub(super) const MAILER_FORMS: &str = "smtp://USER:PASSWORD@HOST:PORT, smtps://… or file:FOLDER";
 pub(super) const FILES_FORMS: &str = "file:FOLDER";
-pub(super) const DATABASE_FORMS: &str = "sqlite:PATH";
+pub(super) const DATABASE_FORMS: &str = "sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME";
 
 pub(super) fn broker(text: &str) -> Result<BrokerUrl, String> {
     match scheme(text)? {
@@ -137,12 +143,29 @@ pub(super) fn files(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+impl DatabaseUrl {
+    /// From the form that the environment has.
+    ///
+    /// # Errors
+    /// Any other form; the error does not repeat it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        database(text)
+    }
+}
+
 pub(super) fn database(text: &str) -> Result<DatabaseUrl, String> {
     match scheme(text)? {
         "sqlite" => match sqlite_file(text)? {
             (path, None) => Ok(DatabaseUrl::Sqlite { path }),
             (_, Some(_)) => Err("a database has no options".into()),
         },
+        "postgres" | "postgresql" => {
+            let url = Url::parse(text).map_err(|error| error.to_string())?;
+            if url.query_pairs().any(|(name, _)| name == "password") {
+                return Err("the password goes before the @, where it is masked".into());
+            }
+            Ok(DatabaseUrl::Postgres { url: CredentialUrl::new(text.into()) })
+        }
         _ => Err("the scheme is not supported".into()),
     }
 }
@@ -303,7 +326,10 @@ mod tests {
         assert_eq!(files("s3://bucket"), Err("the scheme is not supported".into()));
         assert_eq!(database("sqlite:jobs/sales.db"), Ok(DatabaseUrl::Sqlite { path: "jobs/sales.db".into() }));
         assert_eq!(database("sqlite:x.db?mode=ro"), Err("a database has no options".into()));
-        assert_eq!(database("postgres://u:p4ss@host/db"), Err("the scheme is not supported".into()));
+        let server = database("postgres://u:p4ss@host/db").unwrap();
+        assert!(!format!("{server:?}").contains("p4ss"), "{server:?}");
+        assert!(database("postgres://u@host/db?password=p4ss").unwrap_err().contains("before the @"));
+        assert_eq!(database("mysql://u:p4ss@host/db"), Err("the scheme is not supported".into()));
         assert_eq!(api("https://jobs.example/base/").unwrap().expose(), "https://jobs.example/base");
         assert!(api("jobs.example:80").is_err());
         assert!(api("http://jobs.example/?x=1").is_err());

@@ -145,7 +145,8 @@ pub const VARIABLES: &[Variable] = &[
         "DATABASE_<NAME>_URL",
         Preset::Unset,
         Secrecy::Url,
-        "A database for scripts, which call it by NAME in any case: sqlite:PATH. NAME is of A-Z, 0-9 and _.",
+        "A database for scripts, which call it by NAME in any case: sqlite:PATH or \
+         postgres://USER:PASSWORD@HOST:PORT/NAME. NAME is of A-Z, 0-9 and _.",
     ),
     with(
         "SECRET_<NAME>",

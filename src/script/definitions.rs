@@ -63,7 +63,7 @@ mod tests {
         let files = files();
         let text = |name: &str| &files.iter().find(|(file, _)| file == name).expect(name).1;
         assert!(text("sql.d.rhai").starts_with("module sql;\n"));
-        assert!(text("sql.d.rhai").contains("fn query(db: string, "), "{}", text("sql.d.rhai"));
+        assert!(text("sql.d.rhai").contains("fn query(db: string | transaction, "), "{}", text("sql.d.rhai"));
         assert!(text("ryemill.d.rhai").contains("fn sleep(duration: string) -> ();"), "{}", text("ryemill.d.rhai"));
         assert!(text("ryemill.d.rhai").contains("fn json(answer: map) -> ?;"), "a method has no namespace");
         assert!(!text("http.d.rhai").contains("fn json("));

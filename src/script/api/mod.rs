@@ -61,6 +61,7 @@ pub fn register(engine: &mut Engine) {
     ] {
         engine.register_static_module(name, module.into());
     }
+    sql::register(engine);
     time::register(engine);
     #[cfg(debug_assertions)]
     trial::register(engine);

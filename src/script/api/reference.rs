@@ -22,7 +22,7 @@ pub struct Namespace {
 #[derive(Clone, Copy, Debug)]
 pub struct Function {
     /// Ways to call it, as `name(argument: type, …) -> type`, without the namespace. Types are `string`, `int`, `float`,
-    /// `bool`, `char`, `map`, `array`, `blob`, `Fn`, `time`, `any`, or several with ` | `. What returns `()` has no arrow.
+    /// `bool`, `char`, `map`, `array`, `blob`, `Fn`, `time`, `transaction`, `any`, or several with ` | `. What returns `()` has no arrow.
     pub signatures: &'static [&'static str],
     /// Markdown without line breaks.
     pub about: &'static str,

@@ -1,41 +1,80 @@
-//! `sql::query` and `sql::execute` on the databases that the script's `allow` names.
+//! `sql::query`, `sql::execute` and `sql::transaction` on the databases that the script's `allow` names.
 
-use rhai::{Array, Dynamic, Identifier, ImmutableString, Map, Module};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use rhai::{
+    Array, Dynamic, Engine, FnPtr, FuncRegistration, Identifier, ImmutableString, Map, Module, NativeCallContext,
+};
 
 use super::reference::{Function, Namespace, Outcome};
-use super::{answer, args, go_on, put, room};
+use super::{answer, args, from_json, go_on, placed, put, room};
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
+use crate::script::convert;
 use crate::script::moment::Time;
+use crate::script::notes::Errand;
 use crate::script::ports::HostError;
-use crate::script::services::databases::{Rows, SqlValue};
+use crate::script::services::databases::{Asked, Found, Rows, SqlValue, Transaction};
 
 /// Bytes of one result, as script values.
 const MAX_ROWS: usize = 64 << 20;
+/// Bytes of all parameters of a call, and of the JSON of one.
+const MAX_PARAMS: usize = 32 << 20;
+const MAX_JSON: usize = 8 << 20;
 
 pub const REFERENCE: Namespace = Namespace {
     name: "sql",
-    about: "",
+    about: "`db` is a name that the operator set as `DATABASE_NAME_URL` and that the script's `allow.databases` has, or the `tx` of a \
+            transaction.",
     functions: &[
         Function::new(
-            &["query(db: string, sql: string) -> array", "query(db: string, sql: string, params: array) -> array"],
+            &[
+                "query(db: string | transaction, sql: string) -> array",
+                "query(db: string | transaction, sql: string, params: array) -> array",
+            ],
             "an array of maps, one for each row",
             r#"sql::query("sales", "SELECT item, price FROM sale WHERE id = ?", [1])"#,
             Outcome::Value(r#"[{"item": "tea", "price": 2.5}]"#),
         ),
         Function::new(
-            &["execute(db: string, sql: string) -> int", "execute(db: string, sql: string, params: array) -> int"],
+            &[
+                "execute(db: string | transaction, sql: string) -> int",
+                "execute(db: string | transaction, sql: string, params: array) -> int",
+            ],
             "how many rows it changed",
             r#"sql::execute("sales", "UPDATE sale SET price = ? WHERE item = ?", [3.5, "jam"])"#,
             Outcome::Value("1"),
         ),
+        Function::new(
+            &["transaction(db: string, body: Fn) -> any"],
+            "several statements, all or none: committed when `body` returns, whose value it gives; undone when it throws or the run ends",
+            "sql::transaction(\"sales\", |tx| {\n    let tea = sql::query(tx, \"SELECT price FROM sale WHERE item = 'tea'\")[0];\n    \
+             sql::execute(tx, \"UPDATE sale SET price = ? WHERE item = 'jam'\", [tea.price * 2]);\n    \
+             sql::execute(tx, \"INSERT INTO sale (item) VALUES (?)\", [\"salt\"])\n})",
+            Outcome::Value("1"),
+        ),
     ],
-    notes: "`db` is a name that the operator set as `DATABASE_NAME_URL` and that the script's `allow.databases` has. Parameters \
-            are an array, for `?` or `?1`; they\nare always bound and never part of the statement. One statement a call, and \
-            each call is a transaction of its own: to change\nseveral rows together, write one statement. `ATTACH`, temporary \
-            tables and most `PRAGMA`s are refused. NULL is `()`, a bool goes as 0\nor 1. Maps sort their keys: the order of the \
-            columns is lost. A statement waits up to 5 s for other writers.",
+    notes: NOTES,
 };
+
+const NOTES: &str = "\
+Parameters are an array, for `?` or `?1` on SQLite and `$1` on PostgreSQL; they are always bound and never part of the statement. One\nstatement \
+a call; without a transaction each is one of its own. Maps sort their keys: the order of the columns is lost. A statement\nends with its \
+run, at the server as well. In a transaction a statement that failed leaves nothing to commit, also when the script\ncaught its error; \
+other databases and the same one by name are not part of it. Others may have to wait for it, so keep it short.
+
+**SQLite**: NULL is `()`, a bool goes as 0 or 1. `ATTACH`, temporary tables and most `PRAGMA`s are refused. A statement waits up to 5 s\nfor \
+other writers; a transaction is a writer from its start.
+
+**PostgreSQL** (`postgres://user:password@host:port/name`): a parameter has the type that the statement gives it (`$1::int` where it \
+gives\nnone), and any value that the server reads as that type will do: a number, a text such as `2026-03-01` or `12.50`, a time, a map \
+or array\nfor `json`, an array for an array, a blob for `bytea`. Back come bool, integers and floats as they are; `numeric` as text, which \
+is exact;\n`json` and `jsonb` as values; `bytea` as a blob; arrays as arrays; `uuid`, enums and network addresses as text; `date`, `time`, \
+`timestamp`\nand `timestamptz` as ISO 8601 text, the last one in UTC, to the microsecond, which `time::parse` reads; `interval` as in `P1Y2M3DT4H`. \
+Another type is an\nerror that asks for `column::text`. `COPY` and `LISTEN` are refused; settings and temporary tables end with the call or \
+transaction. A row\nhas at most 32 MiB. TLS is on and the certificate is checked unless the server is local; `?sslmode=disable`, `?sslmode=require` (no check) \
+and\n`?sslrootcert=FILE` in the URL change that.";
 
 pub fn module() -> Module {
     let mut module = Module::new();
@@ -43,7 +82,15 @@ pub fn module() -> Module {
     put!(&mut module, "query", |db: Dynamic, sql: Dynamic, params: Dynamic| query(&db, &sql, &params));
     put!(&mut module, "execute", |db: Dynamic, sql: Dynamic| execute(&db, &sql, &no_params()));
     put!(&mut module, "execute", |db: Dynamic, sql: Dynamic, params: Dynamic| execute(&db, &sql, &params));
+    let transact =
+        |call: NativeCallContext, db: Dynamic, body: Dynamic| placed(&call, || transaction(&call, &db, &body));
+    FuncRegistration::new("transaction").set_into_module(&mut module, transact);
     module
+}
+
+/// The value that a transaction's body is given.
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<Open>("transaction");
 }
 
 fn no_params() -> Dynamic {
@@ -51,23 +98,76 @@ fn no_params() -> Dynamic {
 }
 
 fn query(db: &Dynamic, sql: &Dynamic, params: &Dynamic) -> ScriptResult<Array> {
-    let call = Call::of("sql::query", db, sql, params)?;
+    const FUNCTION: &str = "sql::query";
+
+    let call = Call::of(FUNCTION, db, sql, params)?;
     let most = MAX_ROWS.min(room(&call.run));
-    let Call { run, name, sql, params } = call;
-    let reply = account::uncharged(|| run.services.databases.query(&name, sql, params, most));
-    script_rows(answer(reply)?)
+    match call.answer(Some(most))? {
+        Found::Rows(rows) => script_rows(FUNCTION, rows),
+        Found::Changed(_) => Ok(Array::new()),
+    }
 }
 
 fn execute(db: &Dynamic, sql: &Dynamic, params: &Dynamic) -> ScriptResult<i64> {
-    let Call { run, name, sql, params } = Call::of("sql::execute", db, sql, params)?;
-    let reply = account::uncharged(|| run.services.databases.execute(&name, sql, params));
-    Ok(i64::try_from(answer(reply)?).unwrap_or(i64::MAX))
+    match Call::of("sql::execute", db, sql, params)?.answer(None)? {
+        Found::Changed(count) => Ok(i64::try_from(count).unwrap_or(i64::MAX)),
+        Found::Rows(_) => Ok(0),
+    }
+}
+
+fn transaction(call: &NativeCallContext, db: &Dynamic, body: &Dynamic) -> ScriptResult<Dynamic> {
+    const FUNCTION: &str = "sql::transaction";
+
+    let run = context::current()?;
+    let name = database(FUNCTION, &run, db)?;
+    let Some(body) = body.read_lock::<FnPtr>().map(|body| body.clone()) else {
+        return Err(args::unfit(FUNCTION, "body", "a function such as |tx| { … }", body));
+    };
+    let begun = answer(account::uncharged(|| run.services.databases.begin(&name, run.deadline())))?;
+    let open = Open(Rc::new(OpenTransaction { name, transaction: RefCell::new(Some(begun)) }));
+    // However this is left, and whoever kept the value: after it there is no transaction.
+    let _close = CloseOnDrop(open.clone());
+    let value = body.call_within_context::<Dynamic>(call, (open.clone(),))?;
+    let commit = account::uncharged(|| open.0.transaction.borrow().as_ref().map(Transaction::commit));
+    if let Some(commit) = commit {
+        answer(commit)?;
+    }
+    Ok(value)
+}
+
+/// A transaction under way, as its body has it.
+#[derive(Clone)]
+pub struct Open(Rc<OpenTransaction>);
+
+struct OpenTransaction {
+    name: String,
+    transaction: RefCell<Option<Transaction>>,
+}
+
+struct CloseOnDrop(Open);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        account::uncharged(|| drop(self.0.0.transaction.borrow_mut().take()));
+    }
+}
+
+/// The name of a database that the script may use.
+fn database(function: &str, run: &RunContext, db: &Dynamic) -> ScriptResult<String> {
+    let name = args::name(function, "db", db)?.to_lowercase();
+    if run.spec().allow.databases.contains(&name) {
+        return Ok(name);
+    }
+    Err(context::throw(HostError::denied(format!(
+        "{function}: this script may not use the database `{name}`: its `allow` has no such entry in `databases`"
+    ))))
 }
 
 /// A checked call; `sql` and `params` are no longer the script's memory.
 struct Call {
-    run: std::rc::Rc<RunContext>,
+    run: Rc<RunContext>,
     name: String,
+    open: Option<Open>,
     sql: String,
     params: Vec<SqlValue>,
 }
@@ -75,57 +175,113 @@ struct Call {
 impl Call {
     fn of(function: &str, db: &Dynamic, sql: &Dynamic, params: &Dynamic) -> ScriptResult<Self> {
         let run = context::current()?;
-        let name = args::name(function, "db", db)?.to_lowercase();
-        if !run.spec().allow.databases.contains(&name) {
-            return Err(context::throw(HostError::denied(format!(
-                "{function}: this script may not use the database `{name}`: its `allow` has no such entry in `databases`"
-            ))));
-        }
+        let open = db.read_lock::<Open>().map(|open| open.clone());
+        let name = match &open {
+            Some(open) => open.0.name.clone(),
+            None => database(function, &run, db)?,
+        };
         let sql = args::text(function, "sql", sql)?;
         let Some(given) = params.read_lock::<Array>() else {
             return Err(args::unfit(function, "params", "an array", params));
         };
-        let params = account::uncharged(|| {
-            given.iter().enumerate().map(|(index, value)| parameter(function, index, value)).collect::<Result<_, _>>()
+        let mut taker = Taker { lists: run.services.databases.takes_lists(&name), left: MAX_PARAMS };
+        let params: Result<Vec<SqlValue>, String> = account::uncharged(|| {
+            let values = given.iter().enumerate();
+            values.map(|(index, value)| taker.take(&format!("params[{index}]"), value, 0)).collect()
         });
-        Ok(Self { run, name, sql: account::uncharged(|| sql.to_string()), params: params? })
+        let params = match params {
+            Ok(params) => params,
+            Err(why) => {
+                let error = args::wrong(format!("{function}: {why}"));
+                account::uncharged(|| drop(why));
+                return Err(error);
+            }
+        };
+        Ok(Self { run, name, open, sql: account::uncharged(|| sql.to_string()), params })
+    }
+
+    fn answer(self, rows: Option<usize>) -> ScriptResult<Found> {
+        let Self { run, name, open, sql, params } = self;
+        let errand = account::uncharged(Errand::here);
+        let asked = Asked { sql, params, rows, until: run.deadline(), errand };
+        let reply = match &open {
+            None => account::uncharged(|| run.services.databases.run(&name, asked)),
+            Some(open) => {
+                let transaction = open.0.transaction.borrow();
+                let Some(transaction) = transaction.as_ref() else {
+                    account::uncharged(|| drop(asked));
+                    return Err(args::wrong("sql: the transaction is over: `tx` is only for its body"));
+                };
+                account::uncharged(|| transaction.run(asked))
+            }
+        };
+        answer(reply)
     }
 }
 
-fn parameter(function: &str, index: usize, value: &Dynamic) -> ScriptResult<SqlValue> {
-    if let Some(text) = value.read_lock::<ImmutableString>() {
-        return Ok(SqlValue::Text(text.to_string()));
+/// Takes parameters out of the script, up to a size. Its errors are texts, since it works outside of the run's account.
+struct Taker {
+    /// Whether the database knows lists and maps.
+    lists: bool,
+    left: usize,
+}
+
+impl Taker {
+    fn take(&mut self, place: &str, value: &Dynamic, depth: usize) -> Result<SqlValue, String> {
+        let taken = if let Some(text) = value.read_lock::<ImmutableString>() {
+            self.count(text.len())?;
+            SqlValue::Text(text.to_string())
+        } else if let Some(blob) = value.read_lock::<rhai::Blob>() {
+            self.count(blob.len())?;
+            SqlValue::Blob(blob.clone())
+        } else if let Some(time) = value.read_lock::<Time>() {
+            SqlValue::Text(time.to_string())
+        } else if let Some(array) = value.read_lock::<Array>().filter(|_| self.lists) {
+            if depth == convert::MAX_DEPTH {
+                return Err(format!("`{place}` is nested deeper than {depth} levels"));
+            }
+            let items = array.iter().map(|item| self.take(place, item, depth + 1));
+            SqlValue::List(items.collect::<Result<_, _>>()?)
+        } else if value.is_map() && self.lists {
+            let json = convert::to_json(value, place, MAX_JSON.min(self.left)).map_err(|fault| fault.to_string())?;
+            self.count(json.len())?;
+            SqlValue::Json(json)
+        } else if let Ok(int) = value.as_int() {
+            SqlValue::Integer(int)
+        } else if let Some(float) = value.as_float().ok().filter(|float| self.lists || !float.is_nan()) {
+            SqlValue::Real(float)
+        } else if let Ok(flag) = value.as_bool() {
+            SqlValue::Bool(flag)
+        } else if value.is_unit() {
+            SqlValue::Null
+        } else if let Ok(char) = value.as_char() {
+            SqlValue::Text(char.to_string())
+        } else {
+            let kind = args::kind_of(value);
+            return Err(format!("`{place}` must be a string, a number, a bool, a blob or (), not {kind}"));
+        };
+        self.count(size_of::<SqlValue>())?;
+        Ok(taken)
     }
-    if let Some(blob) = value.read_lock::<rhai::Blob>() {
-        return Ok(SqlValue::Blob(blob.clone()));
-    }
-    if let Some(time) = value.read_lock::<Time>() {
-        return Ok(SqlValue::Text(time.to_string()));
-    }
-    if let Ok(int) = value.as_int() {
-        Ok(SqlValue::Integer(int))
-    } else if let Some(float) = value.as_float().ok().filter(|float| !float.is_nan()) {
-        Ok(SqlValue::Real(float))
-    } else if let Ok(flag) = value.as_bool() {
-        Ok(SqlValue::Integer(flag.into()))
-    } else if value.is_unit() {
-        Ok(SqlValue::Null)
-    } else if let Ok(char) = value.as_char() {
-        Ok(SqlValue::Text(char.to_string()))
-    } else {
-        let place = format!("params[{index}]");
-        Err(args::unfit(function, &place, "a string, a number, a bool, a blob or ()", value))
+
+    fn count(&mut self, bytes: usize) -> Result<(), String> {
+        self.left =
+            self.left.checked_sub(bytes).ok_or_else(|| format!("the parameters have more than {MAX_PARAMS} bytes"))?;
+        Ok(())
     }
 }
 
 /// Rows from another thread as an array of maps.
-fn script_rows(found: Rows) -> ScriptResult<Array> {
+fn script_rows(function: &str, found: Rows) -> ScriptResult<Array> {
     enter(&found);
     let columns: Vec<Identifier> = found.columns.iter().map(|column| column.as_str().into()).collect();
     let mut rows = Array::with_capacity(found.rows.len());
     for row in found.rows {
-        let row: Map = columns.iter().cloned().zip(row.into_iter().map(script_value)).collect();
-        rows.push(row.into());
+        let mut map = Map::new();
+        for (column, value) in columns.iter().zip(row) {
+            map.insert(column.clone(), script_value(function, value)?);
+        }
+        rows.push(map.into());
         if !go_on() {
             context::current()?;
         }
@@ -139,24 +295,32 @@ fn enter(found: &Rows) {
     account::adopt(texts + found.columns.capacity() * size_of::<String>());
     account::adopt(found.rows.capacity() * size_of::<Vec<SqlValue>>());
     for row in &found.rows {
-        let values: usize = row
-            .iter()
-            .map(|value| match value {
-                SqlValue::Text(text) => text.capacity(),
-                SqlValue::Blob(bytes) => bytes.capacity(),
-                SqlValue::Null | SqlValue::Integer(_) | SqlValue::Real(_) => 0,
-            })
-            .sum();
-        account::adopt(values + row.capacity() * size_of::<SqlValue>());
+        account::adopt(row.capacity() * size_of::<SqlValue>() + row.iter().map(held).sum::<usize>());
     }
 }
 
-fn script_value(value: SqlValue) -> Dynamic {
+/// What a value holds on the heap.
+fn held(value: &SqlValue) -> usize {
     match value {
+        SqlValue::Text(text) | SqlValue::Json(text) => text.capacity(),
+        SqlValue::Blob(bytes) => bytes.capacity(),
+        SqlValue::List(items) => items.capacity() * size_of::<SqlValue>() + items.iter().map(held).sum::<usize>(),
+        SqlValue::Null | SqlValue::Bool(_) | SqlValue::Integer(_) | SqlValue::Real(_) => 0,
+    }
+}
+
+fn script_value(function: &str, value: SqlValue) -> ScriptResult<Dynamic> {
+    Ok(match value {
         SqlValue::Null => Dynamic::UNIT,
+        SqlValue::Bool(flag) => flag.into(),
         SqlValue::Integer(int) => int.into(),
         SqlValue::Real(real) => real.into(),
         SqlValue::Text(text) => text.into(),
         SqlValue::Blob(bytes) => Dynamic::from_blob(bytes),
-    }
+        SqlValue::Json(text) => from_json(function, &text)?,
+        SqlValue::List(items) => {
+            let items = items.into_iter().map(|item| script_value(function, item));
+            items.collect::<ScriptResult<Array>>()?.into()
+        }
+    })
 }

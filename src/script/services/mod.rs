@@ -84,7 +84,11 @@ impl Services {
     pub fn new(options: ServicesOptions, runtime: &Handle) -> Result<Self, String> {
         let masker = {
             let secrets = options.secrets.values().map(|secret| Cow::Borrowed(secret.expose()));
-            let all: Vec<_> = secrets.chain(mail_password(&options.mailer)).collect();
+            let databases = options.databases.values().filter_map(|database| match database {
+                DatabaseUrl::Postgres { url } => password(url.expose()),
+                DatabaseUrl::Sqlite { .. } => None,
+            });
+            let all: Vec<_> = secrets.chain(mail_password(&options.mailer)).chain(databases).collect();
             Masker::new(all.iter().map(AsRef::as_ref))?
         };
         let from = &options.mail_from;
@@ -92,12 +96,11 @@ impl Services {
             Mailer::Smtp(url) => Mail::smtp(url.expose(), from, runtime.clone())?,
             Mailer::File(folder) => Mail::folder(folder, from, runtime.clone())?,
         };
-        let files = options.databases.into_iter().map(|(name, DatabaseUrl::Sqlite { path })| (name, path));
         let secrets = options.secrets.into_iter().map(|(name, secret)| (name, secret.expose().to_owned()));
         Ok(Self {
             http: Http::new(AddressGuard::new(&options.http_allow_private), runtime.clone()),
             mail,
-            databases: Databases::new(files.collect(), runtime.clone()),
+            databases: Databases::new(options.databases, runtime.clone())?,
             secrets: Secrets::new(secrets.collect()),
             patterns: Patterns::default(),
             masker,
@@ -130,10 +133,15 @@ impl Services {
         &self,
         work: impl FnOnce(&dyn Fn() -> bool) -> HostResult<T> + Send + 'static,
     ) -> Reply<T> {
+        let errand = Errand::here();
         Reply::of(&self.runtime, async move {
             let stop = StopOnDrop::default();
             let stopped = Arc::clone(&stop.0);
-            joined(tokio::task::spawn_blocking(move || work(&|| !stopped.load(Ordering::Relaxed))).await)
+            let task = tokio::task::spawn_blocking(move || {
+                let _working = errand.begin();
+                work(&|| !stopped.load(Ordering::Relaxed))
+            });
+            joined(task.await)
         })
     }
 
@@ -156,7 +164,11 @@ impl Drop for StopOnDrop {
 /// A mail server may repeat it in an error.
 fn mail_password(mailer: &Mailer) -> Option<Cow<'static, str>> {
     let Mailer::Smtp(url) = mailer else { return None };
-    let url = Url::parse(url.expose()).ok()?;
+    password(url.expose())
+}
+
+fn password(url: &str) -> Option<Cow<'static, str>> {
+    let url = Url::parse(url).ok()?;
     let decoded = percent_decode_str(url.password()?).decode_utf8().ok()?;
     Some(decoded.into_owned().into())
 }

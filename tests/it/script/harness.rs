@@ -26,7 +26,11 @@ pub struct Running {
 
 impl Harness {
     pub fn new(threads: usize) -> Self {
-        let options = PoolOptions { threads, limits: Limits::default(), services: services() };
+        Self::with(threads, ServicesOptions::default())
+    }
+
+    pub fn with(threads: usize, options: ServicesOptions) -> Self {
+        let options = PoolOptions { threads, limits: Limits::default(), services: services(options) };
         Self { pool: Pool::start(options).unwrap() }
     }
 
@@ -78,10 +82,10 @@ impl Running {
     }
 }
 
-pub fn services() -> Arc<Services> {
+pub fn services(options: ServicesOptions) -> Arc<Services> {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
-    Arc::new(Services::new(ServicesOptions::default(), runtime.handle()).unwrap())
+    Arc::new(Services::new(options, runtime.handle()).unwrap())
 }
 
 /// A whole script from its text.

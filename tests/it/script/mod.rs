@@ -3,5 +3,6 @@
 mod abuse;
 mod fairness;
 pub mod harness;
+mod postgres;
 mod running;
 mod trial;

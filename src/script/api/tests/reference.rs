@@ -48,8 +48,8 @@ fn the_reference_and_the_functions_agree() {
 
 #[test]
 fn a_signature_is_of_known_types() {
-    const TYPES: [&str; 12] =
-        ["string", "int", "float", "bool", "char", "map", "array", "blob", "Fn", "time", "any", "()"];
+    const TYPES: [&str; 13] =
+        ["string", "int", "float", "bool", "char", "map", "array", "blob", "Fn", "time", "transaction", "any", "()"];
     for function in reference().iter().flat_map(|namespace| namespace.functions) {
         for signature in function.signatures.iter().map(|text| Signature::of(text)) {
             let types = signature.parameters.iter().map(|(_, kind)| *kind).chain([signature.returns]);

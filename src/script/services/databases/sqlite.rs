@@ -1,10 +1,8 @@
-//! The operator's databases, by name: one statement per call, parameters always bound, results bounded.
+//! A database in a SQLite file: a few connections, used on the runtime's blocking threads.
 //!
-//! Each database has a few connections, used on the runtime's blocking threads. A connection goes from run to run, so
-//! nothing may stay on it: no transaction, no temporary table, no attached file (an authorizer refuses them). Dropping
-//! a call's reply stops its statement. Knows which databases there are, not which a script may use.
+//! An authorizer refuses what would stay on a connection or reach another file. A statement waits a while for other
+//! writers; a flag that is looked at every few thousand instructions stops it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,19 +12,14 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Statement, params_from_iter};
-use serde_json::Value;
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::edge::{Edge, SqlReply};
-use super::{Reply, StopOnDrop, joined};
-use crate::job::ErrorKind;
-use crate::script::notes::Errand;
+use super::transaction::{Command, UNCOMMITTED};
+use super::{Asked, CELL_BYTES, Found, ROW_BYTES, Rows, SqlValue, distinct, sql_error, too_large};
 use crate::script::ports::{HostError, HostResult};
-
-pub use rusqlite::types::Value as SqlValue;
+use crate::script::services::{StopOnDrop, joined};
 
 /// Connections of one database in this process. SQLite has one writer at a time; more readers than cores gain nothing.
 const CONNECTIONS: usize = 4;
@@ -42,115 +35,7 @@ const STOP_CHECK: i32 = 4096;
 const MAX_VALUE: i32 = 16 << 20;
 const MAX_STATEMENT: i32 = 1 << 20;
 
-/// What `query` found.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rows {
-    pub columns: Vec<String>,
-    /// Each row has one value per column.
-    pub rows: Vec<Vec<SqlValue>>,
-}
-
-/// The databases by lower-case name.
-#[derive(Debug)]
-pub struct Databases {
-    by_name: BTreeMap<String, Arc<Database>>,
-    edge: Option<Arc<dyn Edge>>,
-    runtime: Handle,
-}
-
-impl Databases {
-    /// SQLite files by name; they are opened at first use and must exist then.
-    #[must_use]
-    pub fn new(files: BTreeMap<String, PathBuf>, runtime: Handle) -> Self {
-        let database = |(name, file): (String, PathBuf)| {
-            let name = name.to_ascii_lowercase();
-            (name.clone(), Arc::new(Database::new(name, file)))
-        };
-        Self { by_name: files.into_iter().map(database).collect(), edge: None, runtime }
-    }
-
-    /// Asks no database from now on.
-    pub fn answer_by(&mut self, edge: Arc<dyn Edge>) {
-        self.edge = Some(edge);
-    }
-
-    /// The names, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
-    }
-
-    /// Runs a statement that returns rows. `max_bytes` bounds them by what they take as script values, with a margin.
-    ///
-    /// # Errors
-    /// Of kind `host.sql`, through the reply.
-    pub fn query(&self, name: &str, sql: String, params: Vec<SqlValue>, max_bytes: usize) -> Reply<Rows> {
-        if let Some(edge) = &self.edge {
-            let answer = edge.sql(name, &sql).map(rows_of);
-            return Reply::of(&self.runtime, async move { answer });
-        }
-        self.call(name, move |connection| select(connection, &sql, &params, max_bytes))
-    }
-
-    /// Runs a statement that returns none and says how many rows it changed.
-    ///
-    /// # Errors
-    /// Of kind `host.sql`, through the reply.
-    pub fn execute(&self, name: &str, sql: String, params: Vec<SqlValue>) -> Reply<u64> {
-        if let Some(edge) = &self.edge {
-            let answer = edge.sql(name, &sql).map(|reply| match reply {
-                SqlReply::Changed(count) => count,
-                SqlReply::Rows(rows) => rows.len() as u64,
-            });
-            return Reply::of(&self.runtime, async move { answer });
-        }
-        self.call(name, move |connection| change(connection, &sql, &params))
-    }
-
-    fn call<T: Send + 'static>(
-        &self,
-        name: &str,
-        work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
-    ) -> Reply<T> {
-        let found = self.by_name.get(&name.to_ascii_lowercase()).cloned();
-        let known = || self.names().collect::<Vec<_>>().join(", ");
-        let found = found.ok_or_else(|| {
-            let upper = name.to_ascii_uppercase();
-            sql_error(format!("there is no database `{name}`: set DATABASE_{upper}_URL (known: {})", known()), false)
-        });
-        let errand = Errand::here();
-        let work = move |connection: &Connection| {
-            let _working = errand.begin();
-            work(connection)
-        };
-        Reply::of(&self.runtime, async move { found?.run(work).await })
-    }
-}
-
-/// What a test says that a query finds.
-fn rows_of(reply: SqlReply) -> Rows {
-    let SqlReply::Rows(rows) = reply else { return Rows { columns: Vec::new(), rows: Vec::new() } };
-    let columns: BTreeSet<String> = rows.iter().flat_map(|row| row.keys().cloned()).collect();
-    let columns: Vec<String> = columns.into_iter().collect();
-    let rows = rows
-        .into_iter()
-        .map(|mut row| columns.iter().map(|column| value_of(row.remove(column).unwrap_or_default())).collect())
-        .collect();
-    Rows { columns, rows }
-}
-
-fn value_of(value: Value) -> SqlValue {
-    match value {
-        Value::Null => SqlValue::Null,
-        Value::Bool(value) => SqlValue::Integer(value.into()),
-        Value::Number(number) => {
-            number.as_i64().map_or_else(|| SqlValue::Real(number.as_f64().unwrap_or_default()), SqlValue::Integer)
-        }
-        Value::String(text) => SqlValue::Text(text),
-        other => SqlValue::Text(other.to_string()),
-    }
-}
-
-struct Database {
+pub struct Database {
     name: String,
     file: PathBuf,
     slots: Arc<Semaphore>,
@@ -167,48 +52,99 @@ impl fmt::Debug for Database {
 struct Session {
     connection: Connection,
     refused: Arc<Mutex<Option<&'static str>>>,
+    /// Set while we begin and end a transaction, which no script may.
+    ours: Arc<AtomicBool>,
 }
 
 impl Database {
-    fn new(name: String, file: PathBuf) -> Self {
+    pub fn new(name: String, file: PathBuf) -> Self {
         Self { name, file, slots: Arc::new(Semaphore::new(CONNECTIONS)), idle: Mutex::default() }
     }
 
-    async fn run<T: Send + 'static>(
-        self: Arc<Self>,
-        work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
-    ) -> HostResult<T> {
-        let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
-            return Err(sql_error("the databases are closed".to_owned(), true));
-        };
+    async fn slot(&self) -> HostResult<OwnedSemaphorePermit> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        slot.map_err(|_| sql_error("the databases are closed".to_owned(), true))
+    }
+
+    pub async fn run(self: Arc<Self>, asked: Asked) -> HostResult<Found> {
+        let slot = self.slot().await?;
         let stop = StopOnDrop::default();
         let stopped = Arc::clone(&stop.0);
         let task = tokio::task::spawn_blocking(move || {
             let _slot = slot;
-            let result = self.run_here(&stopped, work);
-            result.map_err(|refusal| refusal.into_host_error(&self.name))
+            let mut session = self.session().map_err(|refusal| self.told(refusal))?;
+            let result = session.answer(&stopped, &asked);
+            self.give_back(session);
+            result.map_err(|refusal| self.told(refusal))
         });
         joined(task.await)
     }
 
-    fn run_here<T>(
-        &self,
-        stopped: &Arc<AtomicBool>,
-        work: impl Fn(&Connection) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
+    /// Begins a transaction and serves it on a thread of its own, until it is committed or nobody can command any more.
+    pub async fn serve(self: Arc<Self>, commands: mpsc::UnboundedReceiver<Command>) -> HostResult<()> {
+        let slot = self.slot().await?;
+        let stop = StopOnDrop::default();
+        let stopped = Arc::clone(&stop.0);
+        let (begun, ready) = tokio::sync::oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            // The lock at once: a transaction that reads first could not be tried again when it comes to write.
+            let session = self.session().and_then(|session| {
+                session
+                    .patiently(&stopped, |connection| session.ours(|| connection.execute_batch("BEGIN IMMEDIATE")))?;
+                Ok(session)
+            });
+            match session {
+                Err(refusal) => drop(begun.send(Err(self.told(refusal)))),
+                Ok(session) if begun.send(Ok(())).is_err() => self.give_back(session),
+                Ok(session) => self.transact(session, commands),
+            }
+        });
+        ready.await.unwrap_or_else(|_| Err(sql_error("the process is shutting down".to_owned(), true)))
+    }
+
+    fn transact(&self, mut session: Session, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut failed = false;
+        while let Some(command) = commands.blocking_recv() {
+            match command {
+                Command::Run { asked, stopped, reply } => {
+                    let result = session.answer(&stopped, &asked).map_err(|refusal| self.told(refusal));
+                    failed |= result.is_err();
+                    let _ = reply.send(result);
+                }
+                Command::Commit { reply } if failed => {
+                    let _ = reply.send(Err(sql_error(format!("database `{}`: {UNCOMMITTED}", self.name), false)));
+                    break;
+                }
+                Command::Commit { reply } => {
+                    let never = AtomicBool::new(false);
+                    let done =
+                        session.patiently(&never, |connection| session.ours(|| connection.execute_batch("COMMIT")));
+                    let _ = reply.send(done.map_err(|refusal| self.told(refusal)));
+                    break;
+                }
+            }
+        }
+        self.give_back(session);
+    }
+
+    fn session(&self) -> Result<Session, Refusal> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut session = match idle {
-            Some(session) => session,
-            None => Session::open(&self.file)?,
-        };
-        let flag = Arc::clone(stopped);
-        session.connection.progress_handler(STOP_CHECK, Some(move || flag.load(Ordering::Relaxed)))?;
-        let result = session.patiently(stopped, work);
-        session.connection.progress_handler(0, None::<fn() -> bool>)?;
+        idle.map_or_else(|| Session::open(&self.file), Ok)
+    }
+
+    /// Without what was not committed.
+    fn give_back(&self, session: Session) {
+        if !session.connection.is_autocommit() {
+            let _ = session.ours(|| session.connection.execute_batch("ROLLBACK"));
+        }
         if session.connection.is_autocommit() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
         }
-        result
+    }
+
+    fn told(&self, refusal: Refusal) -> HostError {
+        refusal.into_host_error(&self.name)
     }
 }
 
@@ -233,14 +169,38 @@ impl Session {
         }
         let refused = Arc::new(Mutex::new(None));
         let reason = Arc::clone(&refused);
+        let ours: Arc<AtomicBool> = Arc::default();
+        let allowed = Arc::clone(&ours);
         connection.authorizer(Some(move |context: AuthContext<'_>| match forbidden(&context.action) {
             None => Authorization::Allow,
+            Some(_) if allowed.load(Ordering::Relaxed) => Authorization::Allow,
             Some(why) => {
                 *reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
                 Authorization::Deny
             }
         }))?;
-        Ok(Self { connection, refused })
+        Ok(Self { connection, refused, ours })
+    }
+
+    /// Runs a statement, until it is stopped.
+    fn answer(&mut self, stopped: &Arc<AtomicBool>, asked: &Asked) -> Result<Found, Refusal> {
+        let _working = asked.errand.begin();
+        let flag = Arc::clone(stopped);
+        self.connection.progress_handler(STOP_CHECK, Some(move || flag.load(Ordering::Relaxed)))?;
+        let result = self.patiently(stopped, |connection| match asked.rows {
+            Some(most) => select(connection, &asked.sql, &asked.params, most).map(Found::Rows),
+            None => change(connection, &asked.sql, &asked.params).map(Found::Changed),
+        });
+        self.connection.progress_handler(0, None::<fn() -> bool>)?;
+        result
+    }
+
+    /// Does what the authorizer refuses to scripts.
+    fn ours<T>(&self, f: impl FnOnce() -> Result<T, Error>) -> Result<T, Refusal> {
+        self.ours.store(true, Ordering::Relaxed);
+        let result = f();
+        self.ours.store(false, Ordering::Relaxed);
+        Ok(result?)
     }
 
     /// Tries again while others hold the database. A statement that failed for that has changed nothing.
@@ -274,11 +234,7 @@ fn select(connection: &Connection, sql: &str, params: &[SqlValue], max_bytes: us
         return Err(Refusal::said("the statement returns no rows: use sql::execute"));
     }
     let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
-    for (index, name) in columns.iter().enumerate() {
-        if columns[..index].contains(name) {
-            return Err(Refusal::said(format!("two columns are named `{name}`: give one another name with AS")));
-        }
-    }
+    distinct(&columns).map_err(Refusal::Said)?;
     let mut left = max_bytes;
     let mut rows = Vec::new();
     let mut found = statement.query(params_from_iter(params))?;
@@ -290,21 +246,27 @@ fn select(connection: &Connection, sql: &str, params: &[SqlValue], max_bytes: us
             size += column.len() + CELL_BYTES + length(value);
             values.push(owned(value));
         }
-        left = left.checked_sub(size).ok_or_else(|| {
-            let count = rows.len();
-            Refusal::said(format!(
-                "the rows take more than the {max_bytes} bytes that the run may hold ({count} fit): select fewer \
-                 columns, use LIMIT, or sum up in SQL"
-            ))
-        })?;
+        left = left.checked_sub(size).ok_or_else(|| Refusal::Said(too_large(max_bytes, rows.len())))?;
         rows.push(values);
     }
     Ok(Rows { columns, rows })
 }
 
-/// What a row and a value take as a script's map, rounded up: a node of its B-tree is 456 bytes and holds 11 entries.
-const ROW_BYTES: usize = 512;
-const CELL_BYTES: usize = 96;
+impl ToSql for SqlValue {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+            Self::Bool(flag) => ToSqlOutput::Owned((*flag).into()),
+            Self::Integer(int) => ToSqlOutput::Owned((*int).into()),
+            Self::Real(real) => ToSqlOutput::Owned((*real).into()),
+            Self::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Self::Blob(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+            Self::Json(_) | Self::List(_) => {
+                return Err(Error::ToSqlConversionFailure("SQLite has no lists and maps: use json::format".into()));
+            }
+        })
+    }
+}
 
 fn length(value: ValueRef<'_>) -> usize {
     match value {
@@ -356,7 +318,7 @@ fn forbidden(action: &AuthAction<'_>) -> Option<&'static str> {
             Some("ATTACH, DETACH and VACUUM are not available to scripts")
         }
         AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
-            Some("each call is a transaction of its own: BEGIN, COMMIT, ROLLBACK and SAVEPOINT are not available")
+            Some("BEGIN, COMMIT, ROLLBACK and SAVEPOINT are not available: use sql::transaction")
         }
         AuthAction::Pragma { pragma_name, .. }
             if !SCHEMA_PRAGMAS.iter().any(|name| pragma_name.eq_ignore_ascii_case(name)) =>
@@ -441,13 +403,17 @@ fn start(text: &str) -> String {
     }
 }
 
-fn sql_error(message: String, retryable: bool) -> HostError {
-    HostError::new(ErrorKind::HostSql, message, retryable)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::runtime::Handle;
+
+    use super::super::{Backend, Databases};
     use super::*;
+    use crate::config::DatabaseUrl;
+    use crate::job::ErrorKind;
+    use crate::script::notes::Errand;
 
     struct Sales {
         databases: Databases,
@@ -466,20 +432,61 @@ mod tests {
                  INSERT INTO sale VALUES (1, 'tea', 2.5), (2, 'jam', NULL);",
             )
             .unwrap();
-        let databases = Databases::new(BTreeMap::from([("SALES".to_owned(), file)]), Handle::current());
+        let databases = databases(file);
         Sales { databases, folder }
+    }
+
+    fn databases(path: PathBuf) -> Databases {
+        let urls = BTreeMap::from([("SALES".to_owned(), DatabaseUrl::Sqlite { path })]);
+        Databases::new(urls, Handle::current()).unwrap()
+    }
+
+    fn asked(sql: &str, params: Vec<SqlValue>, rows: Option<usize>) -> Asked {
+        Asked {
+            sql: sql.to_owned(),
+            params,
+            rows,
+            until: Instant::now() + Duration::from_mins(1),
+            errand: Errand::here(),
+        }
+    }
+
+    impl From<i32> for SqlValue {
+        fn from(value: i32) -> Self {
+            Self::Integer(value.into())
+        }
+    }
+
+    impl From<f64> for SqlValue {
+        fn from(value: f64) -> Self {
+            Self::Real(value)
+        }
+    }
+
+    impl From<String> for SqlValue {
+        fn from(value: String) -> Self {
+            Self::Text(value)
+        }
     }
 
     impl Sales {
         async fn query(&self, sql: &str, params: Vec<SqlValue>) -> Result<Rows, String> {
-            self.databases.query("sales", sql.to_owned(), params, MIB).await.map_err(|error| {
-                assert_eq!(error.kind, ErrorKind::HostSql);
-                error.message
-            })
+            match self.databases.run("sales", asked(sql, params, Some(MIB))).await {
+                Ok(Found::Rows(rows)) => Ok(rows),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => {
+                    assert_eq!(error.kind, ErrorKind::HostSql);
+                    Err(error.message)
+                }
+            }
         }
 
         async fn execute(&self, sql: &str, params: Vec<SqlValue>) -> Result<u64, String> {
-            self.databases.execute("Sales", sql.to_owned(), params).await.map_err(|error| error.message)
+            match self.databases.run("Sales", asked(sql, params, None)).await {
+                Ok(Found::Changed(count)) => Ok(count),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.message),
+            }
         }
 
         fn file(&self) -> PathBuf {
@@ -534,8 +541,8 @@ mod tests {
             ("SELECT ? + ?", "has 2 parameters, 0 were given"),
             ("SELECT 1 AS a, 2 AS a", "two columns are named `a`"),
             ("ATTACH 'x.db' AS x", "ATTACH, DETACH and VACUUM"),
-            ("BEGIN", "a transaction of its own"),
-            ("SAVEPOINT a", "a transaction of its own"),
+            ("BEGIN", "use sql::transaction"),
+            ("SAVEPOINT a", "use sql::transaction"),
             ("PRAGMA journal_mode = DELETE", "only the PRAGMAs"),
             ("PRAGMA writable_schema = ON", "only the PRAGMAs"),
             ("SELECT * FROM pragma_database_list", "only the PRAGMAs"),
@@ -556,7 +563,7 @@ mod tests {
             assert!(error.contains(said), "{sql}: {error}");
         }
         assert!(sales.query("PRAGMA table_info(sale)", vec![]).await.is_ok());
-        let error = sales.databases.query("prices", "SELECT 1".to_owned(), vec![], MIB).await.unwrap_err();
+        let error = sales.databases.run("prices", asked("SELECT 1", vec![], Some(MIB))).await.unwrap_err();
         assert_eq!(error.message, "there is no database `prices`: set DATABASE_PRICES_URL (known: sales)");
     }
 
@@ -564,8 +571,8 @@ mod tests {
     async fn a_file_that_is_not_there_is_not_made() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("missing.db");
-        let databases = Databases::new(BTreeMap::from([("a".to_owned(), file.clone())]), Handle::current());
-        let error = databases.query("a", "SELECT 1".to_owned(), vec![], MIB).await.unwrap_err();
+        let databases = databases(file.clone());
+        let error = databases.run("sales", asked("SELECT 1", vec![], Some(MIB))).await.unwrap_err();
         assert!(error.message.contains("there is no file") && error.message.contains("missing.db"), "{error}");
         assert!(!file.exists());
     }
@@ -583,12 +590,12 @@ mod tests {
         let sales = sales();
         let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS c FROM n";
         for _ in 0..2 * CONNECTIONS {
-            let call = sales.databases.query("sales", endless.to_owned(), vec![], MIB);
+            let call = sales.databases.run("sales", asked(endless, vec![], Some(MIB)));
             let timed = tokio::time::timeout(Duration::from_millis(20), call).await;
             assert!(timed.is_err(), "the statement has no end");
         }
         // All slots come back only if all eight statements ended.
-        let database = &sales.databases.by_name["sales"];
+        let Backend::Sqlite(database) = &sales.databases.by_name["sales"] else { panic!("it is on SQLite") };
         let all = database.slots.acquire_many(u32::try_from(CONNECTIONS).unwrap()).await.unwrap();
         drop(all);
         assert!(sales.query("SELECT 1 AS one", vec![]).await.is_ok());
@@ -599,15 +606,15 @@ mod tests {
         let sales = sales();
         let other = Connection::open(sales.file()).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let write = sales.databases.execute("sales", "DELETE FROM sale".to_owned(), vec![]);
+        let write = sales.databases.run("sales", asked("DELETE FROM sale", vec![], None));
         let mut write = Box::pin(write);
         let early = tokio::time::timeout(2 * BUSY_STEP, &mut write).await;
         assert!(early.is_err(), "it waits");
         other.execute_batch("COMMIT").unwrap();
-        assert_eq!(write.await, Ok(2));
+        assert_eq!(write.await, Ok(Found::Changed(2)));
 
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let error = sales.databases.execute("sales", "DELETE FROM sale".to_owned(), vec![]).await.unwrap_err();
+        let error = sales.databases.run("sales", asked("DELETE FROM sale", vec![], None)).await.unwrap_err();
         assert!(error.retryable && error.message.contains("others held the database"), "{error}");
     }
 }
