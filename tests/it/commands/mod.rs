@@ -3,6 +3,7 @@
 mod author;
 mod broken;
 mod doctor;
+mod language;
 mod test;
 
 use std::path::Path;
