@@ -61,6 +61,17 @@ impl RedisServer {
         self.ask::<redis::InfoDict>(&["INFO", "memory"]).get("used_memory").expect("its memory")
     }
 
+    /// Scripts called so far, and the processor time of all that Redis did, in µs: unlike the SLOWLOG it does not count
+    /// the time in which others had the processor.
+    fn work(&self) -> (f64, f64) {
+        let info: redis::InfoDict = self.ask(&["INFO", "everything"]);
+        let seconds = |name: &str| info.get::<f64>(name).unwrap_or_default();
+        let cpu = seconds("used_cpu_user_main_thread") + seconds("used_cpu_sys_main_thread");
+        let calls: Option<String> = info.get("cmdstat_evalsha");
+        let calls = calls.and_then(|text| text.strip_prefix("calls=")?.split(',').next()?.parse().ok());
+        (calls.unwrap_or_default(), cpu * 1e6)
+    }
+
     /// Commands since the last call that took longer than [`SLOW`]: how long, and what they were.
     fn slow(&self) -> Vec<(u64, String)> {
         let entries: Vec<SlowEntry> = self.ask(&["SLOWLOG", "GET", "-1"]);
@@ -85,6 +96,8 @@ struct Bench {
     server: RedisServer,
     broker: Arc<RedisBroker>,
     worker: WorkerId,
+    /// At the end of the part before.
+    work: (f64, f64),
     missed: bool,
 }
 
@@ -95,7 +108,8 @@ fn main() {
         let server = RedisServer::start();
         let target = Target::one(&server.url).expect("a URL");
         let broker = RedisBroker::open(target, Namespace::default(), false).await.expect("a broker");
-        let mut bench = Bench { server, broker: Arc::new(broker), worker: WorkerId::random(), missed: false };
+        let mut bench =
+            Bench { server, broker: Arc::new(broker), worker: WorkerId::random(), work: (0.0, 0.0), missed: false };
         bench.run(jobs).await;
         bench.missed
     });
@@ -209,6 +223,10 @@ impl Bench {
     }
 
     fn scripts(&mut self, what: &str) {
+        let (calls, cpu) = self.server.work();
+        let (calls_before, cpu_before) = std::mem::replace(&mut self.work, (calls, cpu));
+        let each = (cpu - cpu_before) / (calls - calls_before).max(1.0);
+        println!("  {} scripts, {each:.0} µs of processor time each", calls - calls_before);
         let mut slow = self.server.slow();
         slow.sort_unstable_by(|a, b| b.cmp(a));
         for (micros, command) in slow.iter().take(3) {

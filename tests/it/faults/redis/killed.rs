@@ -28,8 +28,6 @@ async fn killed(fsync: &str) -> (Vec<i64>, Vec<i64>) {
             restarts.push(now());
         }
         load.goes_on().await;
-        // So long that each worker gets some.
-        tokio::time::sleep(Duration::from_millis(800)).await;
     };
     load.during(rate, faults).await;
     let (accepted, refused) = (load.accepted().len(), load.refused());

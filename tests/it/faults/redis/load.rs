@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::faults::api::{list, outcomes, text, time};
+use crate::faults::api::{list, outcomes, reply, text, time};
 use crate::faults::site::Server;
 use crate::faults::{Ledger, Process, Site, eventually};
 
@@ -119,12 +120,18 @@ impl Load {
         }
     }
 
-    /// Waits until a job that was accepted from now on has run.
+    /// Waits until each of the two workers has begun a new run.
     pub async fn goes_on(&self) {
         let from = now();
-        eventually("new jobs are accepted and run", async || {
-            let counts = self.ledger.counts();
-            self.accepted().iter().any(|(id, at)| *at > from && counts.contains_key(id)).then_some(())
+        eventually("new jobs are run by both workers", async || {
+            let newest = reply(self.server.api.request(Method::GET, "/v1/jobs?limit=100")).await;
+            if newest.status != 200 {
+                return None;
+            }
+            let newest = newest.json();
+            let jobs = list(&newest, "jobs").iter();
+            let jobs = jobs.map(|job| (text(job, "id").to_owned(), job.clone())).collect();
+            (Self::resumed(&jobs, from).len() >= 2).then_some(())
         })
         .await;
     }
