@@ -125,3 +125,32 @@ fn private_addresses_are_closed_but_for_the_operators() {
         assert!(message.contains("is not a public address"), "{message}");
     }
 }
+
+#[test]
+fn no_disguise_opens_a_private_address() {
+    let (host, port) = (Host::new(), server());
+    // Each is on the script's list as it is written; what counts is where it leads.
+    let allow = r#"#{ hosts: ["127.0.0.2", "[::1]", "[::ffff:7f00:2]", "[::ffff:a9fe:a9fe]", "0.0.0.0", "127.0.0.1", "10.0.0.1"] }"#;
+    let refused = |url: &str| {
+        let (kind, message) = host.run_as(JobId::new(&queue()), allow, &format!("http::get(\"{url}\")")).failure();
+        assert_eq!(kind, "denied", "{url}: {message}");
+        message
+    };
+    for name in [
+        "2130706434",
+        "0x7f000002",
+        "0177.0.0.2",
+        "127.2",
+        "[::1]",
+        "[::ffff:127.0.0.2]",
+        "[::ffff:169.254.169.254]",
+        "0",
+        "012.0.0.1",
+    ] {
+        let message = refused(&format!("http://{name}:{port}/"));
+        assert!(message.contains("is not a public address"), "{name}: {message}");
+    }
+    for url in ["file:///etc/passwd", "ftp://127.0.0.1/", "gopher://127.0.0.1/"] {
+        assert!(refused(url).contains("is not a scheme that scripts may use"), "{url}");
+    }
+}
