@@ -21,6 +21,9 @@ pub use examination::{Checked, Level, Note, RecordFault};
 pub use files::{FileError, FileName, FileStore, StagedFile};
 pub use types::*;
 
+/// The queue of the probe jobs of `ryemill doctor`. Workers leave it to the doctor.
+pub const PROBE_QUEUE: &str = "ryemill-doctor";
+
 /// A shared broker.
 pub type SharedBroker = Arc<dyn Broker>;
 pub type Result<T> = std::result::Result<T, BrokerError>;

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
 use super::{Queues, Shared};
-use crate::broker::{BrokerError, LoadedType, Publication, RefusedType, Result, Topic, TypeInfo};
+use crate::broker::{BrokerError, LoadedType, PROBE_QUEUE, Publication, RefusedType, Result, Topic, TypeInfo};
 use crate::job::{JobName, PayloadSchema, QueueName, Version, WorkerId};
 use crate::script::library::{Script, Snapshot};
 use crate::shutdown::Shutdown;
@@ -140,7 +140,8 @@ impl Types {
         let lacking = types.keys().filter(|name| !snapshot.scripts.contains_key(*name)).cloned().collect();
         let mut queues = BTreeSet::new();
         if options.queues == Queues::All {
-            queues.extend(broker.queues().await?.into_iter().map(|queue| queue.name));
+            let all = broker.queues().await?.into_iter().map(|queue| queue.name);
+            queues.extend(all.filter(|queue| queue.as_str() != PROBE_QUEUE));
         }
         queues.extend(snapshot.scripts.values().map(|script| script.job_type.spec.queue.clone()));
         let new = Known { types, lacking, queues: queues.into_iter().collect() };

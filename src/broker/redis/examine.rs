@@ -54,7 +54,14 @@ impl Inner {
     async fn cluster(&self, nodes: usize) -> Result<Note> {
         let mut info = Cmd::new();
         info.arg("CLUSTER").arg("INFO");
-        let answers = check::answers(self.link.command(&info, "CLUSTER INFO").await?);
+        let Ok(answer) = self.link.command(&info, "CLUSTER INFO").await else {
+            return Ok(Note::warning(
+                "cluster",
+                format!("{nodes} nodes; CLUSTER INFO was not answered"),
+                "ACL: +cluster|info",
+            ));
+        };
+        let answers = check::answers(answer);
         let info = answers.first().map_or("", String::as_str);
         let what = format!(
             "{nodes} nodes, state {}, {} of 16384 slots served",

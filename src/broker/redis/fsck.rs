@@ -3,20 +3,19 @@
 //! What is said of one job is read (and mended) by one script, so work that goes on meanwhile is never taken for damage. Counts
 //! are compared only when nothing changed while the jobs were counted, and twice.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use redis::{Cmd, Value};
 
 use super::Inner;
 use super::codec::micros;
+use super::fsck_counts::Tally;
 use super::fsck_keys::{Keys, OfQueue};
 use super::reply::{bytes, list, number, parts, text};
 use super::script::SCRIPTS;
 use crate::broker::{Checked, RecordFault, Result};
 use crate::job::{JobId, Keep, QueueName};
 
-/// How often the jobs of a queue are counted before it is said to change all the while.
-const PASSES: usize = 5;
 /// Places of a list that are read at once.
 const PLACES: i64 = 1000;
 /// Jobs or lines that one script looks at.
@@ -24,26 +23,18 @@ const AT_ONCE: usize = 100;
 
 /// What was seen of a job: its state (a digit) and name; of a running one its worker, of an ended one `finished_at`, of a queued one
 /// its line; the bytes of an ended one.
-struct Seen {
-    kind: Vec<u8>,
-    more: Vec<u8>,
-    bytes: i64,
+pub(super) struct Seen {
+    pub kind: Vec<u8>,
+    pub more: Vec<u8>,
+    pub bytes: i64,
 }
 
-type Jobs = HashMap<Vec<u8>, Seen>;
+pub(super) type Jobs = HashMap<Vec<u8>, Seen>;
 
-/// What a queue counts of itself.
-#[derive(Default, PartialEq, Eq, Clone, Debug)]
-struct Tally {
-    counts: BTreeMap<Vec<u8>, i64>,
-    busy: BTreeMap<Vec<u8>, i64>,
-    bytes: i64,
-}
-
-struct Look<'a> {
-    inner: &'a Inner,
-    repair: bool,
-    checked: Checked,
+pub(super) struct Look<'a> {
+    pub inner: &'a Inner,
+    pub repair: bool,
+    pub checked: Checked,
     /// A walk over a hash that grows may come to one twice.
     said: HashSet<(Vec<u8>, String)>,
 }
@@ -70,7 +61,7 @@ impl Inner {
 }
 
 impl Look<'_> {
-    fn add(&mut self, place: String, id: Option<&[u8]>, what: String) {
+    pub(super) fn add(&mut self, place: String, id: Option<&[u8]>, what: String) {
         let job = id.and_then(|id| id.try_into().ok()).map(JobId::from_bytes);
         if id.is_none_or(|id| self.said.insert((id.to_owned(), format!("{place} {what}")))) {
             self.checked.faults.push(RecordFault { job, place, what, repaired: self.repair });
@@ -137,7 +128,7 @@ impl Look<'_> {
     }
 
     /// Goes through all jobs and states of a queue. `report`: says and mends what is wrong with them.
-    async fn jobs(&mut self, queue: &QueueName, key: &str, report: bool) -> Result<Jobs> {
+    pub(super) async fn jobs(&mut self, queue: &QueueName, key: &str, report: bool) -> Result<Jobs> {
         let mut jobs = Jobs::new();
         for which in ["jobs", "states"].into_iter().take(if report { 2 } else { 1 }) {
             let mut cursor = "0".to_owned();
@@ -242,15 +233,14 @@ impl Look<'_> {
         for keep in super::reply::members(self.inner.link.command(&members, "SMEMBERS").await?)? {
             keeps.insert(text(&keep)?.to_owned());
         }
-        for keep in keys.ended.difference(&keeps) {
-            if self.is_unlisted(key, keep).await? {
-                self.add(format!("{key}:keeps"), None, format!("the list of jobs with keep {keep} is not in the set"));
-                if self.repair {
-                    let mut add = Cmd::new();
-                    add.arg("SADD").arg(format!("{key}:keeps")).arg(keep);
-                    self.inner.link.command(&add, "SADD").await?;
-                }
-            }
+        let mut call = SCRIPTS.fsck_keeps.on(key);
+        call.arg(self.inner.now()).arg(i32::from(self.repair));
+        for keep in &keys.ended {
+            call.arg(keep);
+        }
+        for keep in list(call.run(&self.inner.link).await?)? {
+            let what = format!("the list of jobs with keep {} is not in the set", text(&keep)?);
+            self.add(format!("{key}:keeps"), None, what);
         }
         for keep in keeps.union(&keys.ended) {
             // From the tail: the head goes meanwhile, and what comes at the tail only makes some come twice.
@@ -286,20 +276,6 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Whether a list is there and the set does not have it: before and after, because it may come and go meanwhile.
-    async fn is_unlisted(&self, key: &str, keep: &str) -> Result<bool> {
-        let mut member = Cmd::new();
-        member.arg("SISMEMBER").arg(format!("{key}:keeps")).arg(keep);
-        let mut exists = Cmd::new();
-        exists.arg("EXISTS").arg(format!("{key}:ended:{keep}"));
-        for (command, expected) in [(&member, 0), (&exists, 1), (&member, 0)] {
-            if number(&self.inner.link.command(command, "SISMEMBER").await?)? != expected {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Logs, histories, progress and files are of jobs that are there.
     async fn sides(&mut self, key: &str, keys: &OfQueue) -> Result<()> {
         for which in ["logs", "past", "progress"] {
@@ -327,99 +303,5 @@ impl Look<'_> {
             self.add(format!("{key}:{which}"), Some(bytes(&id)?), "there is no such job".into());
         }
         Ok(bytes(&next)?.to_owned())
-    }
-
-    /// `stable`: a count that was made already, with nothing changed meanwhile.
-    async fn counts(&mut self, queue: &QueueName, key: &str, stable: Option<((String, Tally), Jobs)>) -> Result<()> {
-        let mut last = None;
-        let mut first = stable;
-        for _ in 0..PASSES {
-            let counted = if let Some(counted) = first.take() {
-                counted
-            } else {
-                let before = self.tally(key, "", &Tally::default()).await?;
-                let jobs = self.jobs(queue, key, false).await?;
-                if self.tally(key, "", &Tally::default()).await?.0 != before.0 {
-                    continue;
-                }
-                (before, jobs)
-            };
-            let ((mark, shown), jobs) = counted;
-            let there = Tally::of(&jobs);
-            if shown == there {
-                return Ok(());
-            }
-            if last.as_ref() == Some(&(shown.clone(), there.clone())) {
-                if self.repair {
-                    let (now, _) = self.tally(key, &mark, &there).await?;
-                    if now != mark {
-                        continue;
-                    }
-                }
-                self.differences(key, &shown, &there);
-                return Ok(());
-            }
-            last = Some((shown, there));
-        }
-        self.checked.uncounted.push(queue.clone());
-        Ok(())
-    }
-
-    fn differences(&mut self, key: &str, shown: &Tally, there: &Tally) {
-        let mut compare = |place: &str, shown: &BTreeMap<Vec<u8>, i64>, there: &BTreeMap<Vec<u8>, i64>| {
-            for field in shown.keys().chain(there.keys()).collect::<BTreeSet<_>>() {
-                let (a, b) = (shown.get(field).unwrap_or(&0), there.get(field).unwrap_or(&0));
-                if a != b {
-                    let what = format!("{}: counted {a}, there are {b}", String::from_utf8_lossy(field));
-                    self.add(format!("{key}:{place}"), None, what);
-                }
-            }
-        };
-        compare("counts", &shown.counts, &there.counts);
-        compare("busy", &shown.busy, &there.busy);
-        if shown.bytes != there.bytes {
-            let what = format!("bytes of ended jobs: counted {}, there are {}", shown.bytes, there.bytes);
-            self.add(key.to_owned(), None, what);
-        }
-    }
-
-    /// What the queue counts, and the mark under which it does; with a mark: sets it to `wanted` if the mark still holds.
-    async fn tally(&self, key: &str, mark: &str, wanted: &Tally) -> Result<(String, Tally)> {
-        let mut call = SCRIPTS.fsck_tally.on(key);
-        call.arg(self.inner.now()).arg(mark);
-        for map in [&wanted.counts, &wanted.busy] {
-            call.arg(map.len());
-            for (field, count) in map {
-                call.arg(field.as_slice()).arg(*count);
-            }
-        }
-        let [mark, counts, busy, total, _] = parts(call.arg(wanted.bytes).run(&self.inner.link).await?)?;
-        let map = |value: Value| -> Result<BTreeMap<Vec<u8>, i64>> {
-            let mut map = BTreeMap::new();
-            for pair in list(value)?.chunks_exact(2) {
-                let count = number(&pair[1])?;
-                if count != 0 {
-                    map.insert(bytes(&pair[0])?.to_owned(), count);
-                }
-            }
-            Ok(map)
-        };
-        Ok((text(&mark)?.to_owned(), Tally { counts: map(counts)?, busy: map(busy)?, bytes: number(&total)? }))
-    }
-}
-
-impl Tally {
-    fn of(jobs: &Jobs) -> Self {
-        let mut tally = Self::default();
-        for seen in jobs.values() {
-            *tally.counts.entry(seen.kind.clone()).or_default() += 1;
-            if seen.kind.first() == Some(&b'2') {
-                *tally.busy.entry(seen.more.clone()).or_default() += 1;
-            }
-            if seen.kind.first() >= Some(&b'3') {
-                tally.bytes += seen.bytes;
-            }
-        }
-        tally
     }
 }

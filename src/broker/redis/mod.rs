@@ -14,6 +14,7 @@ mod claim;
 mod codec;
 mod examine;
 mod fsck;
+mod fsck_counts;
 mod fsck_keys;
 mod keys;
 mod link;

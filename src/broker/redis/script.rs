@@ -152,6 +152,7 @@ scripts! {
     fsck_places: Goes, Queue, ["now", "wake", "state", "quarantine", "changes", "place"];
     fsck_heads: Goes, Queue, ["now", "wake", "state", "quarantine", "changes"];
     fsck_ended: Goes, Queue, ["now", "wake", "state", "quarantine", "changes"];
+    fsck_keeps: Goes, Queue, ["now"];
     fsck_sides: Goes, Queue, ["now"];
     fsck_tally: Goes, Queue, ["now"];
     fsck_registry: Goes, Registry, ["now"];

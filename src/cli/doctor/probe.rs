@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use super::ms;
-use crate::broker::{Broker, BrokerError, Claim, Finish, NewJob, Note, Result, WorkerBeat};
+use crate::broker::{Broker, BrokerError, Claim, Finish, NewJob, Note, PROBE_QUEUE, Result, WorkerBeat};
 use crate::job::{ClaimTicket, JobId, JobName, Priority, QueueName, RequestId, RunEnd, State, WorkerId};
 
-const QUEUE: &str = "ryemill-doctor";
 const NAME: &str = "ryemill_doctor";
 const LEASE: Duration = Duration::from_secs(60);
 /// If this process dies half-way, the probe job goes by itself.
 const KEEP: Duration = Duration::from_secs(60);
-/// How long a probe job may be somebody else's: a worker that has all queues gives it back at once.
+/// How long a probe job may be somebody else's: another doctor's, or a worker's that is told to serve this queue.
 const TAKEN: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(broker: &dyn Broker) -> Result<Note> {
@@ -37,7 +36,7 @@ pub(super) async fn run(broker: &dyn Broker) -> Result<Note> {
 
 async fn trip(broker: &dyn Broker, worker: &WorkerId) -> Result<()> {
     let invalid = |error: &dyn std::fmt::Display| BrokerError::Invalid(error.to_string());
-    let queue = QueueName::new(QUEUE).map_err(|error| invalid(&error))?;
+    let queue = QueueName::new(PROBE_QUEUE).map_err(|error| invalid(&error))?;
     let job = NewJob {
         id: JobId::new(&queue),
         name: JobName::new(NAME).map_err(|error| invalid(&error))?,

@@ -1,12 +1,17 @@
 //! `ryemill doctor`.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
 use super::{Said, fixture};
+use crate::contract::harness::job_of;
+use crate::eventually::eventually;
 use crate::redis::RedisServer;
+use ryemill::broker::Broker;
+use ryemill::broker::sqlite::{SqliteBroker, SyncMode};
+use ryemill::job::State;
 
 /// Runs it with these variables, data in `data`.
 fn doctor(data: &Path, args: &[&str], variables: &[(&str, &str)]) -> Said {
@@ -124,6 +129,41 @@ fn a_redis_that_is_away_is_wrong_and_the_rest_is_looked_at() {
         assert_eq!(levels(&said, subject), [level], "{subject}: {}", said.out);
     }
     assert!(!said.out.contains("s3cret-pass"), "{}", said.out);
+}
+
+/// A process that ends with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[tokio::test]
+async fn a_live_worker_leaves_the_probe_to_the_doctor() {
+    let place = tempfile::tempdir().unwrap();
+    let worker = Command::new(env!("CARGO_BIN_EXE_ryemill"))
+        .arg("worker")
+        .current_dir(place.path())
+        .env_clear()
+        .env("JOBS_DIR", fixture("tests"))
+        .env("DATA_DIR", "data")
+        .stderr(Stdio::null())
+        .spawn();
+    let _worker = Running(worker.unwrap());
+    let broker = SqliteBroker::open(&place.path().join("data/ryemill.db"), SyncMode::Full).unwrap();
+    // Of a doctor that was killed; then one that the worker tries, and gives back because it has no such script.
+    let (left, other) = (job_of("ryemill_doctor", "ryemill-doctor"), job_of("nobody", "other"));
+    let (left_id, other_id) = (left.id, other.id);
+    broker.enqueue(vec![left, other]).await.unwrap();
+    let attempts = async |id| broker.get(id).await.unwrap().unwrap().attempts.len();
+    eventually("the worker has looked", async || (attempts(other_id).await > 0).then_some(())).await;
+    assert_eq!(attempts(left_id).await, 0);
+    let said = doctor(place.path(), &["--fsck"], &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(broker.get(left_id).await.unwrap().unwrap().state, State::Succeeded);
 }
 
 #[tokio::test]

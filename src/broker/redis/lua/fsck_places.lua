@@ -4,7 +4,7 @@
 -- returns: the next cursor ('0': the end); faults (id, what, …)
 local repair, which = ARGV[2] == '1', ARGV[3]
 local key = ({ running = ACTIVE, due = DUE })[which] or (QUEUE .. ':' .. which)
-local answer = redis.call('ZSCAN', key, ARGV[4], 'COUNT', 200)
+local answer = redis.call('ZSCAN', key, ARGV[4], 'COUNT', 100)
 local faults, gone = {}, {}
 for n = 1, #answer[2], 2 do
     local id = answer[2][n]
