@@ -263,7 +263,7 @@ impl Look<'_> {
             }
         }
         let missing: Vec<(&[u8], &[u8])> = missing.into_iter().collect();
-        for jobs in missing.chunks(AT_ONCE) {
+        for jobs in missing.chunks(10) {
             let mut call = SCRIPTS.fsck_ended.on(key);
             call.arg(self.inner.now()).arg(i32::from(self.repair)).arg(micros(Keep::default().failed));
             for (id, finished) in jobs {
