@@ -92,9 +92,11 @@ pub async fn work_that_goes_on_is_no_fault(h: Harness) {
         assert_eq!(checked.faults, [], "round {round}");
     }
     stop.store(true, Ordering::Relaxed);
+    let mut ended = 0;
     for worker in workers {
-        assert!(worker.await.unwrap() > 0, "each has worked");
+        ended += worker.await.unwrap();
     }
+    assert!(ended > 0, "there was work");
     let checked = h.broker.check_records(false).await.unwrap();
     assert_eq!((checked.faults, checked.uncounted), (Vec::new(), Vec::new()));
     h.counts_are_right().await;
