@@ -11,8 +11,8 @@ use super::{Inner, by_queue};
 use crate::broker::{Enqueued, NewJob, Reservation, Reserved, Result};
 use crate::job::{JobId, State, Timestamp};
 
-/// Jobs that one script stores: about 2 ms, for which nobody else is served.
-const AT_ONCE: usize = 250;
+/// Jobs that one script stores: well under 1 ms, for which nobody else is served.
+const AT_ONCE: usize = 100;
 
 impl Inner {
     pub(super) async fn do_enqueue(&self, jobs: &[NewJob]) -> Result<Vec<Enqueued>> {

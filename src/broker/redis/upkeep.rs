@@ -17,7 +17,7 @@ const RUNS: usize = 1000;
 const LOOK: usize = 300;
 /// Runs that one script gives back, due jobs that one moves, ended jobs that one removes.
 const AT_ONCE: usize = 100;
-const DUE: usize = 200;
+const DUE: usize = 100;
 /// How long the id of a worker that is gone is remembered. Whoever wakes up after that finds its runs gone anyway.
 const REMEMBERED: Duration = Duration::from_hours(30 * 24);
 

@@ -7,7 +7,7 @@
 local worker, ticket, limit, suspect, tokens = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
 -- How many places in line one call looks at beyond `limit`: jobs that were cancelled or deleted while they waited.
 local SPARE = 1000
-local DUE_AT_ONCE = 100
+local DUE_AT_ONCE = 50
 
 -- The same call again, because its answer was lost: the same runs again, as far as they still go on.
 local last = redis.call('HGET', CLAIMS, worker)
