@@ -1,5 +1,6 @@
 //! `sql` on a real PostgreSQL server: every type there and back, transactions, limits, and ends in the middle.
 
+mod report;
 mod server;
 
 use std::collections::BTreeMap;
