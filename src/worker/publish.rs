@@ -19,6 +19,8 @@ use crate::telemetry::metrics::Metrics;
 const REFRESH: Duration = Duration::from_secs(1);
 /// Others' changes are looked at no more often than this: a busy broker wakes all the time.
 const SPACING: Duration = Duration::from_millis(250);
+/// After the broker has forgotten a publication.
+const FORGOTTEN: Duration = Duration::from_secs(1);
 /// After a publication that came before the worker was registered again.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -195,14 +197,29 @@ impl Types {
             }
             Err(problem) => warn!("the job types of this worker are not published: {problem}"),
         }
-        if let Err(problem) = self.refresh().await {
-            debug!("the known job types could not be read: {problem}");
+        match self.refresh().await {
+            Ok(()) if !self.listed(told) => {
+                // A Redis that came back without its data knows neither the types nor who has them.
+                told.epoch = None;
+                again = again.min(FORGOTTEN);
+            }
+            Ok(()) => {}
+            Err(problem) => debug!("the known job types could not be read: {problem}"),
         }
         // Not before the look, so that the first claim knows the queues.
         if told.epoch.is_some() {
             self.published.notify_one();
         }
         again
+    }
+
+    /// Whether the broker still knows what it was told.
+    fn listed(&self, told: &Told) -> bool {
+        let (known, member) = (self.known(), self.shared.lease.member());
+        told.epoch.is_none_or(|(epoch, _)| epoch != member.epoch)
+            || told.scripts.scripts.keys().all(|name| {
+                known.types.get(name).is_some_and(|info| info.workers.iter().any(|worker| worker.id == member.id))
+            })
     }
 
     async fn publish(&self, told: &mut Told) -> Result<()> {

@@ -34,3 +34,15 @@ async fn forgotten_scripts_fail_no_request_and_dropped_clients_lose_no_job() {
     eprintln!("{times} times all clients: {} accepted, {} refused", load.accepted().len() - accepted, load.refused());
     assert!(lost.is_empty(), "{lost:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_back_empty_is_told_the_types_again() {
+    let _alone = heavy().await;
+    let mut redis = RedisServer::start(&[]).await;
+    let load = Load::on(&redis.url()).await;
+    // Without persistence it forgets jobs, workers and types.
+    redis.kill();
+    redis.restart().await;
+    load.known_again().await;
+    load.during(20, load.goes_on()).await;
+}

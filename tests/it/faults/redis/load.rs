@@ -136,6 +136,15 @@ impl Load {
         .await;
     }
 
+    /// Waits until the broker knows again what both workers have loaded.
+    pub async fn known_again(&self) {
+        eventually("both workers have told their types", async || {
+            let known = reply(self.server.api.request(Method::GET, "/v1/job-types/noted")).await;
+            (known.status == 200 && list(&known.json(), "workers").len() == 2).then_some(())
+        })
+        .await;
+    }
+
     /// Every job when all have ended, by id.
     pub async fn ended(&mut self) -> BTreeMap<String, Value> {
         let api = &self.server.api;
