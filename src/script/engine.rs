@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use rhai::{
-    AST, ASTNode, Engine, EvalAltResult, Expr, ModuleResolver, ParseError, Position, Scope, Shared, Stmt, StmtBlock,
+    AST, ASTNode, Dynamic, Engine, EvalAltResult, Expr, ModuleResolver, ParseError, Position, Scope, Shared, Stmt,
+    StmtBlock,
 };
 
 use super::fiber::context::{self, on_operation};
@@ -52,8 +53,14 @@ pub struct Compiled {
     /// parameter of `run`, and the body of `run` in place of a call. Rhai replaces the place of an error that ends a
     /// script by the place of the call it passes through, and the outermost call has none.
     pub program: AST,
+    /// The keys of the map that `run` is given.
+    pub job: rhai::Map,
     modules: RefCell<HashMap<String, SharedModule>>,
 }
+
+/// What a script knows of its job.
+const JOB_KEYS: [&str; 9] =
+    ["id", "name", "queue", "payload", "attempt", "max_attempts", "request_id", "created_at", "tags"];
 
 /// Hands the job over to the script, by value. No name that a script would use by chance.
 const TAKE_JOB: &str = "__ryemill_job";
@@ -83,7 +90,8 @@ impl Compiled {
         }
         let mut program = AST::new(program, whole.shared_lib().clone());
         program.set_source(script.file.as_str());
-        Ok(Self { name: script.job_type.name.clone(), program, modules: RefCell::default() })
+        let job = JOB_KEYS.iter().map(|key| ((*key).into(), Dynamic::UNIT)).collect();
+        Ok(Self { name: script.job_type.name.clone(), program, job, modules: RefCell::default() })
     }
 }
 

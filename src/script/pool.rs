@@ -28,8 +28,7 @@ use super::library::Script;
 use super::notes::{Note, Notes, Seat};
 use super::ports::RunPorts;
 use super::services::Services;
-use crate::job::time::SystemClock;
-use crate::job::{Clock, JobId, Json, Limits, Version};
+use crate::job::{JobId, Json, Limits, Version};
 
 /// A thread starts a new run only while fewer of its fibers than this are busy.
 const MAX_BUSY: usize = 4;
@@ -405,22 +404,24 @@ impl Executor {
         let metronome = Arc::clone(&self.metronome);
         let _playing = metronome.playing();
         let start = Instant::now();
+        let mut now = start;
         let quick = if self.sliced.is_empty() { TURN } else { SLICE };
         loop {
             if let Some(place) = self.woken.pop_front() {
-                self.step(place);
-            } else if self.sliced.len() < MAX_BUSY && self.start_next() {
+                self.step(place, now);
+            } else if self.sliced.len() < MAX_BUSY && self.start_next(now) {
                 // started and stepped
             } else {
                 break;
             }
-            if start.elapsed() >= quick {
+            now = Instant::now();
+            if now - start >= quick {
                 break;
             }
             self.take_woken();
         }
         if let Some(place) = self.sliced.pop_front() {
-            self.step(place);
+            self.step(place, now);
         }
         *lock(&self.shared.on) = None;
         self.seat.clear();
@@ -432,7 +433,7 @@ impl Executor {
     }
 
     /// Starts the next requested run, if there is one.
-    fn start_next(&mut self) -> bool {
+    fn start_next(&mut self, now: Instant) -> bool {
         let Some((_, request)) = lock(&self.line.requests).pop_front() else { return false };
         self.shared.load.fetch_add(1, Ordering::Relaxed);
         let (job, done) = (request.job.id, request.done);
@@ -456,9 +457,9 @@ impl Executor {
             limits: self.limits.clone(),
             stop: request.stop,
         };
-        match Fiber::new(start, &self.engine, &compiled, &self.stacks, &self.metronome.beats()) {
+        match Fiber::new(start, &self.engine, &compiled, &self.stacks, &self.metronome.beats(), now) {
             Ok(fiber) => {
-                ports.started(SystemClock.now());
+                ports.started(fiber.started_at());
                 let number = self.free.pop().unwrap_or_else(|| {
                     self.fibers.push(None);
                     self.fibers.len() - 1
@@ -468,7 +469,7 @@ impl Executor {
                 let shared = Arc::clone(&self.shared);
                 let waker = Arc::new(FiberWaker { place, shared, listed: AtomicBool::new(false) });
                 self.fibers[number] = Some(Slot { fiber, job, note, done, waker });
-                self.step(place);
+                self.step(place, now);
             }
             Err(error) => self.refuse(done, format!("there is no stack for the run: {error}")),
         }
@@ -491,15 +492,15 @@ impl Executor {
         Ok(compiled)
     }
 
-    fn step(&mut self, place: Place) {
+    fn step(&mut self, place: Place, now: Instant) {
         // A wake-up may come for a fiber that has ended.
         let slot = self.fibers.get_mut(place.number).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.waker.place == place) else { return };
-        *lock(&self.shared.on) = Some((Instant::now(), slot.job));
+        *lock(&self.shared.on) = Some((now, slot.job));
         self.seat.set(&slot.note);
         slot.waker.listed.store(false, Ordering::Release);
         let waker = Waker::from(Arc::clone(&slot.waker));
-        match slot.fiber.step(&mut Context::from_waker(&waker)) {
+        match slot.fiber.step(now, &mut Context::from_waker(&waker)) {
             Step::Waiting => {}
             Step::Sliced => {
                 // Listed: a wake-up while it waits for its turn changes nothing.

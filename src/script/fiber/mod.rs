@@ -122,10 +122,10 @@ impl Fiber {
         compiled: &Rc<Compiled>,
         stacks: &StackPool,
         beats: &Arc<Beats>,
+        now: Instant,
     ) -> io::Result<Self> {
         let memory = start.script.job_type.spec.memory;
         let stack = stacks.take(memory)?;
-        let now = Instant::now();
         let run = Rc::new(RunContext {
             job: start.job,
             script: start.script,
@@ -171,9 +171,15 @@ impl Fiber {
         })
     }
 
-    /// Goes on with the run until it waits, has used up its slice, or is done.
-    pub fn step(&mut self, task: &mut Context<'_>) -> Step {
-        self.run.slice_end.set(Instant::now() + SLICE);
+    /// When the first statement runs.
+    #[must_use]
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// Goes on with the run, from `now` on, until it waits, has used up its slice, or is done.
+    pub fn step(&mut self, now: Instant, task: &mut Context<'_>) -> Step {
+        self.run.slice_end.set(now + SLICE);
         loop {
             if !self.poll_pending(task) {
                 return Step::Waiting;
@@ -268,7 +274,7 @@ impl Drop for Fiber {
 
 /// The whole of a run, on the fiber: values of the script live and die here, where the stack is large enough.
 fn execute(engine: &Engine, run: &RunContext, payload: Json) -> ScriptEnd {
-    if run.is_over_at(Instant::now())
+    if run.is_over_at(run.started)
         && let Some(end) = run.end.borrow_mut().take()
     {
         return failure::early_end(run, end, None);
@@ -304,19 +310,24 @@ fn execute(engine: &Engine, run: &RunContext, payload: Json) -> ScriptEnd {
 /// What `run(job)` is given: a plain map, a copy.
 fn job_map(run: &RunContext, payload: &Json) -> Result<Dynamic, String> {
     let job = &run.job;
-    let payload = convert::from_json(payload.get()).map_err(|fault| fault.to_string())?;
-    let mut map = rhai::Map::new();
-    map.insert("id".into(), job.id.to_string().into());
-    map.insert("name".into(), job.name.as_str().into());
-    map.insert("queue".into(), job.queue.as_str().into());
-    map.insert("payload".into(), payload);
-    map.insert("attempt".into(), i64::from(job.attempt).into());
-    map.insert("max_attempts".into(), i64::from(job.max_attempts).into());
-    map.insert("request_id".into(), job.request_id.as_str().into());
-    map.insert("created_at".into(), job.created_at.to_string().into());
-    let tags: rhai::Array = job.tags.iter().map(|tag| Dynamic::from(tag.clone())).collect();
-    map.insert("tags".into(), tags.into());
-    Ok(map.into())
+    let mut payload = convert::from_json(payload.get()).map_err(|fault| fault.to_string())?;
+    // Once per version its keys, per run only the values.
+    let mut map = run.compiled.job.clone();
+    for (key, value) in &mut map {
+        *value = match key.as_str() {
+            "id" => job.id.to_string().into(),
+            "name" => job.name.as_str().into(),
+            "queue" => job.queue.as_str().into(),
+            "payload" => std::mem::take(&mut payload),
+            "attempt" => i64::from(job.attempt).into(),
+            "max_attempts" => i64::from(job.max_attempts).into(),
+            "request_id" => job.request_id.as_str().into(),
+            "created_at" => job.created_at.to_string().into(),
+            "tags" => Dynamic::from_array(job.tags.iter().map(|tag| tag.into()).collect()),
+            _ => Dynamic::UNIT,
+        };
+    }
+    Ok(Dynamic::from_map(map))
 }
 
 fn panicked(fault: &(dyn Any + Send)) -> JobError {

@@ -6,7 +6,6 @@
 #![expect(unsafe_code, reason = "stacks are mapped by hand: no crate maps them without commit and gives pages back")]
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ptr;
@@ -113,9 +112,9 @@ unsafe impl Stack for FiberStack {
     }
 }
 
-/// Idle stacks of one executor thread.
+/// Idle stacks of one executor thread, by their size: there are few sizes, since they are powers of two.
 #[derive(Clone, Default)]
-pub struct StackPool(Rc<RefCell<HashMap<usize, Vec<FiberStack>>>>);
+pub struct StackPool(Rc<RefCell<Vec<(usize, Vec<FiberStack>)>>>);
 
 impl StackPool {
     /// A stack for a run that may hold `memory` bytes.
@@ -124,7 +123,7 @@ impl StackPool {
     /// When the kernel gives no more mappings (`vm.max_map_count`) or addresses.
     pub fn take(&self, memory: u64) -> io::Result<FiberStack> {
         let size = size_for(memory);
-        let idle = self.0.borrow_mut().get_mut(&size).and_then(Vec::pop);
+        let idle = self.0.borrow_mut().iter_mut().find(|(of, _)| *of == size).and_then(|(_, idle)| idle.pop());
         idle.map_or_else(|| FiberStack::map(size), Ok)
     }
 
@@ -134,9 +133,10 @@ impl StackPool {
             stack.trim();
         }
         let mut pools = self.0.borrow_mut();
-        let idle = pools.entry(stack.size()).or_default();
-        if idle.len() < POOLED {
-            idle.push(stack);
+        match pools.iter_mut().find(|(of, _)| *of == stack.size()) {
+            Some((_, idle)) if idle.len() >= POOLED => {}
+            Some((_, idle)) => idle.push(stack),
+            None => pools.push((stack.size(), vec![stack])),
         }
     }
 }
