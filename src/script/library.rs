@@ -20,7 +20,7 @@ use tokio::sync::watch as signal;
 
 use self::folder::{Contents, STANDS_STILL};
 use self::gate::Verdicts;
-pub use self::gate::{Candidate, Gate};
+pub use self::gate::{Candidate, Gate, Objection};
 pub use self::tested::TestFile;
 use super::calls::{self, Functions, Reach, Subject};
 use super::diagnostics::{Fault, near};
@@ -141,7 +141,8 @@ impl Library {
         self.take(now, renamed, false)
     }
 
-    /// Has what passed its checks judged by `gate` before it goes live. Set once; what is live already stays.
+    /// Has what passed its checks judged by `gate` before it goes live. Set once; what is live already stays, until
+    /// [`Self::judge_start`].
     pub fn judge_by(&self, gate: Box<dyn Gate>) {
         // Only the first one counts.
         let _ = self.gate.set(gate);
@@ -167,15 +168,34 @@ impl Library {
         if again {
             verdicts.forget();
         }
-        if changed || again {
+        if changed || again || verdicts.is_open() {
             let before = self.live.load_full();
             let next = build(&contents.accepted, &before);
-            let next = verdicts.judge(self.gate.get().map(AsRef::as_ref), next, &before, &contents.accepted);
+            let next = verdicts.judge(self.gate(), next, &before, &contents.accepted);
             report(&before, &next);
             self.live.store(Arc::new(next));
             self.changes.send_modify(|count| *count += 1);
         }
         Ok(contents.is_moving())
+    }
+
+    /// Has the gate judge what was loaded at the start as well, but for the versions that were `known` before: those went
+    /// live once. What is refused is not there, since there is no version before. Answers whether all could be judged. Blocks.
+    pub fn judge_start(&self, known: &BTreeMap<JobName, Version>) -> bool {
+        let mut locked = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let (contents, verdicts) = &mut *locked;
+        let loaded = self.live.load_full();
+        let mut before = Snapshot::clone(&loaded);
+        before.scripts.retain(|name, script| known.get(name) == Some(&script.job_type.version));
+        let next = verdicts.judge(self.gate(), Snapshot::clone(&loaded), &before, &contents.accepted);
+        report(&before, &next);
+        self.live.store(Arc::new(next));
+        self.changes.send_modify(|count| *count += 1);
+        !verdicts.is_open()
+    }
+
+    fn gate(&self) -> Option<&dyn Gate> {
+        self.gate.get().map(AsRef::as_ref)
     }
 }
 
@@ -193,7 +213,9 @@ fn report(before: &Snapshot, after: &Snapshot) {
     for refused in after.refused.iter().filter(|refused| !before.refused.contains(refused)) {
         tracing::error!(
             job_name = %refused.name, script_version = %refused.version,
-            "script refused, the version before stays live:\n{}", refused.reason
+            "script refused, {}:\n{}",
+            if after.scripts.contains_key(&refused.name) { "the version before stays live" } else { "its jobs wait" },
+            refused.reason
         );
     }
 }

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use crate::broker::{Filter, SharedBroker};
 use crate::job::{Job, State, schema};
 use crate::script::diagnostics::error_card;
-use crate::script::library::{Candidate, Gate};
+use crate::script::library::{Candidate, Gate, Objection};
 use crate::script::testing::{TestOptions, run_test};
 
 /// Waiting jobs that are looked at, of each state.
@@ -20,12 +20,12 @@ pub struct ReloadGate {
 }
 
 impl Gate for ReloadGate {
-    fn admit(&self, candidate: &Candidate<'_>) -> Result<(), String> {
+    fn admit(&self, candidate: &Candidate<'_>) -> Result<(), Objection> {
         if let Some(file) = candidate.tests {
             for test in &file.tests {
                 let end = run_test(candidate.snapshot, file, test, &self.tests);
                 if let Some(error) = end.failure {
-                    return Err(format!("its test {test} fails:\n{}", error_card(&error)));
+                    return Err(format!("its test {test} fails:\n{}", error_card(&error)).into());
                 }
             }
         }
@@ -37,14 +37,16 @@ impl Gate for ReloadGate {
 
 impl ReloadGate {
     /// Jobs that were accepted must not fail because their script was edited since.
-    fn takes_what_waits(&self, candidate: &Candidate<'_>) -> Result<(), String> {
+    fn takes_what_waits(&self, candidate: &Candidate<'_>) -> Result<(), Objection> {
         let name = &candidate.script.job_type.name;
         let mut waiting: Vec<Job> = Vec::new();
         for state in [State::Queued, State::Scheduled] {
             let filter = Filter { state: Some(state), name: Some(name.clone()), limit: SAMPLE, ..Filter::default() };
             let listed = Handle::block_on(&self.tests.runtime, self.broker.list(&filter).boxed());
-            let page =
-                listed.map_err(|problem| format!("the jobs that wait for it could not be looked at: {problem}"))?;
+            let page = listed.map_err(|problem| Objection {
+                reason: format!("the jobs that wait for it could not be looked at: {problem}"),
+                for_now: true,
+            })?;
             waiting.extend(page.jobs);
         }
         let unfit = |job: &Job| {
@@ -59,7 +61,8 @@ impl ReloadGate {
                 "its payload schema does not take {} of the {} waiting jobs that were looked at, such as {id}: {why}",
                 faults.len(),
                 waiting.len()
-            )),
+            )
+            .into()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{Queues, Shared};
 use crate::broker::{BrokerError, LoadedType, PROBE_QUEUE, Publication, RefusedType, Result, Topic, TypeInfo};
@@ -157,6 +157,10 @@ impl Types {
 
     /// Keeps both sides told until `stop`.
     pub async fn run(self: Arc<Self>, stop: Shutdown) {
+        tokio::select! {
+            () = stop.requested() => return,
+            () = self.judge_start() => {}
+        }
         let mut told = Told::default();
         let mut swaps = self.shared.library.changes();
         let mut members = self.shared.lease.members();
@@ -183,6 +187,26 @@ impl Types {
             }
             last = Instant::now();
             next = last + self.run_once(&mut told).await;
+        }
+    }
+
+    /// Before anything is published: a version that the broker has not seen live must pass the gate, at a worker's start
+    /// as at a reload. The others went live before, and a restart changes nothing for them.
+    async fn judge_start(&self) {
+        loop {
+            match self.shared.broker.job_types().await {
+                Ok(types) => {
+                    let known = types.into_iter().map(|info| (info.job_type.name, info.job_type.version)).collect();
+                    let library = Arc::clone(&self.shared.library);
+                    match tokio::task::spawn_blocking(move || library.judge_start(&known)).await {
+                        Ok(true) => return,
+                        Ok(false) => warn!("not all scripts could be judged, they are judged again"),
+                        Err(fault) => error!("the scripts could not be judged: {fault}"),
+                    }
+                }
+                Err(problem) => warn!("the known job types could not be read: {problem}"),
+            }
+            tokio::time::sleep(REFRESH).await;
         }
     }
 

@@ -323,7 +323,7 @@ fn job_map(run: &RunContext, payload: &Json) -> Result<Dynamic, String> {
             "max_attempts" => i64::from(job.max_attempts).into(),
             "request_id" => job.request_id.as_str().into(),
             "created_at" => job.created_at.to_string().into(),
-            "tags" => Dynamic::from_array(job.tags.iter().map(|tag| tag.into()).collect()),
+            "tags" => Dynamic::from_array(job.tags.iter().map(Into::into).collect()),
             _ => Dynamic::UNIT,
         };
     }

@@ -112,9 +112,15 @@ unsafe impl Stack for FiberStack {
     }
 }
 
-/// Idle stacks of one executor thread, by their size: there are few sizes, since they are powers of two.
+/// Idle stacks of one executor thread.
 #[derive(Clone, Default)]
-pub struct StackPool(Rc<RefCell<Vec<(usize, Vec<FiberStack>)>>>);
+pub struct StackPool(Rc<RefCell<Vec<Idle>>>);
+
+/// Those of one size; there are few sizes, since they are powers of two.
+struct Idle {
+    size: usize,
+    stacks: Vec<FiberStack>,
+}
 
 impl StackPool {
     /// A stack for a run that may hold `memory` bytes.
@@ -123,7 +129,7 @@ impl StackPool {
     /// When the kernel gives no more mappings (`vm.max_map_count`) or addresses.
     pub fn take(&self, memory: u64) -> io::Result<FiberStack> {
         let size = size_for(memory);
-        let idle = self.0.borrow_mut().iter_mut().find(|(of, _)| *of == size).and_then(|(_, idle)| idle.pop());
+        let idle = self.0.borrow_mut().iter_mut().find(|idle| idle.size == size).and_then(|idle| idle.stacks.pop());
         idle.map_or_else(|| FiberStack::map(size), Ok)
     }
 
@@ -133,10 +139,10 @@ impl StackPool {
             stack.trim();
         }
         let mut pools = self.0.borrow_mut();
-        match pools.iter_mut().find(|(of, _)| *of == stack.size()) {
-            Some((_, idle)) if idle.len() >= POOLED => {}
-            Some((_, idle)) => idle.push(stack),
-            None => pools.push((stack.size(), vec![stack])),
+        match pools.iter_mut().find(|idle| idle.size == stack.size()) {
+            Some(idle) if idle.stacks.len() >= POOLED => {}
+            Some(idle) => idle.stacks.push(stack),
+            None => pools.push(Idle { size: stack.size(), stacks: vec![stack] }),
         }
     }
 }

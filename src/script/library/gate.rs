@@ -23,7 +23,21 @@ pub struct Candidate<'a> {
 pub trait Gate: Send + Sync {
     /// # Errors
     /// Why it may not.
-    fn admit(&self, candidate: &Candidate<'_>) -> Result<(), String>;
+    fn admit(&self, candidate: &Candidate<'_>) -> Result<(), Objection>;
+}
+
+/// Why a version may not go live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    pub reason: String,
+    /// It could not be judged now: it is asked about again at the next look, with nothing changed.
+    pub for_now: bool,
+}
+
+impl From<String> for Objection {
+    fn from(reason: String) -> Self {
+        Self { reason, for_now: false }
+    }
 }
 
 /// What was said of a version and its tests, so that it is not asked at each look.
@@ -34,7 +48,13 @@ pub struct Verdicts(BTreeMap<JobName, Verdict>);
 struct Verdict {
     version: Version,
     tests: Option<Arc<str>>,
-    said: Result<(), String>,
+    said: Result<(), Objection>,
+}
+
+impl Verdict {
+    fn is_open(&self) -> bool {
+        self.said.as_ref().is_err_and(|objection| objection.for_now)
+    }
 }
 
 impl std::fmt::Debug for Verdicts {
@@ -46,6 +66,11 @@ impl std::fmt::Debug for Verdicts {
 impl Verdicts {
     pub fn forget(&mut self) {
         self.0.clear();
+    }
+
+    /// Whether something could not be judged, so that another look is worth it though nothing has changed.
+    pub fn is_open(&self) -> bool {
+        self.0.values().any(Verdict::is_open)
     }
 
     /// Takes back what the gate does not admit, and what belongs together with it.
@@ -60,8 +85,8 @@ impl Verdicts {
             let whole = Arc::new(next.clone());
             for name in new_ones(&next, before) {
                 let script = &whole.scripts[&name];
-                if let Err(reason) = self.ask(gate, &whole, script, before) {
-                    refuse(&mut next, before, &name, &reason);
+                if let Err(objection) = self.ask(gate, &whole, script, before) {
+                    refuse(&mut next, before, &name, &objection.reason);
                 }
             }
         }
@@ -75,7 +100,7 @@ impl Verdicts {
         snapshot: &Arc<Snapshot>,
         script: &Arc<Script>,
         before: &Snapshot,
-    ) -> Result<(), String> {
+    ) -> Result<(), Objection> {
         let name = &script.job_type.name;
         let (tests, text) = match snapshot.tests.get(name) {
             None => (None, None),
@@ -83,13 +108,14 @@ impl Verdicts {
             Some(Err(faults)) => {
                 let cards: Vec<String> =
                     faults.iter().map(|(fault, source)| Fault::card(fault, source, false)).collect();
-                return Err(format!("its tests have faults:\n{}", cards.join("\n")));
+                return Err(format!("its tests have faults:\n{}", cards.join("\n")).into());
             }
         };
         let version = &script.job_type.version;
         if let Some(known) = self.0.get(name)
             && known.version == *version
             && known.tests == text
+            && !known.is_open()
         {
             return known.said.clone();
         }

@@ -194,10 +194,14 @@ fn a_deleted_script_goes_and_comes_back() {
 struct NoBadWord(Arc<std::sync::atomic::AtomicUsize>);
 
 impl Gate for NoBadWord {
-    fn admit(&self, candidate: &Candidate<'_>) -> Result<(), String> {
+    fn admit(&self, candidate: &Candidate<'_>) -> Result<(), Objection> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         assert!(candidate.snapshot.scripts.contains_key(&candidate.script.job_type.name));
-        if candidate.script.source.contains("bad") { Err("a bad word".to_owned()) } else { Ok(()) }
+        let source = &candidate.script.source;
+        if source.contains("unsure") && self.0.load(std::sync::atomic::Ordering::Relaxed) < 3 {
+            return Err(Objection { reason: "ask me later".to_owned(), for_now: true });
+        }
+        if source.contains("bad") { Err("a bad word".to_owned().into()) } else { Ok(()) }
     }
 }
 
@@ -236,6 +240,42 @@ fn what_the_gate_refuses_does_not_go_live() {
     fs::write(dir.path().join("noop.test.rhai"), "fn test_it() {}").unwrap();
     settle(&library);
     assert_ne!(version(), good);
+    assert!(library.snapshot().refused.is_empty());
+}
+
+#[test]
+fn a_start_is_judged_like_a_reload_but_for_what_was_live_before() {
+    let bad = format!("{NOOP}// bad\n");
+    let dir = folder(&[("old.rhai", bad.as_str()), ("new.rhai", bad.as_str()), ("fine.rhai", NOOP)]);
+    let library = Library::load(dir.path()).unwrap();
+    let asked = Arc::default();
+    library.judge_by(Box::new(NoBadWord(Arc::clone(&asked))));
+    let known = [(name("old"), library.snapshot().scripts[&name("old")].job_type.version.clone())].into();
+    assert!(library.judge_start(&known));
+    let there = || library.snapshot().scripts.keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(there(), ["fine", "old"]);
+    assert_eq!(library.snapshot().refused[0].reason, "a bad word");
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 2, "the one that was live is not asked about");
+    fs::write(dir.path().join("new.rhai"), NOOP).unwrap();
+    settle(&library);
+    assert_eq!(there(), ["fine", "new", "old"]);
+}
+
+#[test]
+fn what_could_not_be_judged_is_asked_about_again() {
+    let dir = folder(&[("noop.rhai", NOOP)]);
+    let library = Library::load(dir.path()).unwrap();
+    let asked = Arc::default();
+    library.judge_by(Box::new(NoBadWord(Arc::clone(&asked))));
+    let version = || library.snapshot().scripts[&name("noop")].job_type.version.clone();
+    let good = version();
+    fs::write(dir.path().join("noop.rhai"), format!("{NOOP}// unsure\n")).unwrap();
+    settle(&library);
+    assert_eq!((version(), &*library.snapshot().refused[0].reason), (good.clone(), "ask me later"));
+    // Nothing has changed on disk, and yet the next looks ask.
+    while version() == good {
+        library.look(Instant::now(), &BTreeSet::new()).unwrap();
+    }
     assert!(library.snapshot().refused.is_empty());
 }
 

@@ -114,6 +114,42 @@ async fn a_version_that_fails_its_tests_or_what_waits_for_it_does_not_go_live() 
     assert!(api.get("/v1/job-types/word").await["schema"]["properties"]["n"].is_object());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_starts_lets_no_version_live_that_fails_its_tests() {
+    let site = Site::new(&[("word", &says("one"))]).set("WATCH", "no");
+    let tests = site.path().join("jobs/word.test.rhai");
+    let fails = "fn test_word() {\n    assert(false);\n}\n";
+    let (server, mut first) = (site.server().await, site.worker());
+    let api = &server.api;
+    assert_eq!(result(api).await, "one one");
+    // What was live before needs no test to go on.
+    std::fs::write(&tests, fails).unwrap();
+    first.signal("TERM");
+    first.exit().await;
+    let mut second = site.worker();
+    assert_eq!(result(api).await, "one one");
+    second.signal("TERM");
+    second.exit().await;
+    // A new version does.
+    std::fs::write(site.script("word"), says("two")).unwrap();
+    let third = site.worker();
+    let line = third.logged("script refused").await;
+    assert!(text(&line, "message").contains("word.test.rhai:2:5"), "{line}");
+    let known = eventually("the refusal", async || {
+        let known = api.get("/v1/job-types/word").await;
+        known["refused"].is_object().then_some(known)
+    })
+    .await;
+    assert_eq!(known["workers"], json!([]), "{known}");
+    let id = api.submit("word", &json!({})).await;
+    let waiting = api.get(&format!("/v1/jobs/{id}")).await;
+    assert!(waiting["state"] == "queued" && waiting["reason"].is_string(), "{waiting:#}");
+    std::fs::write(&tests, "fn test_word() {\n    assert_eq(run_job(\"word\", #{}).result, \"two two\");\n}\n")
+        .unwrap();
+    assert_eq!(reload(api, "60s").await.1["refused"], json!([]));
+    assert_eq!(api.ended(&id).await["result"], "two two");
+}
+
 /// Edits `path` so that `new` stands there at last; answers whether it was ever seen half by then for long enough.
 fn edit(way: usize, path: &Path, new: &str) -> bool {
     let aside = path.with_extension("aside");
