@@ -7,6 +7,7 @@ mod eventually;
 mod faults;
 mod http;
 mod model;
+mod outgoing;
 mod proxy;
 mod records;
 mod redis;

@@ -9,9 +9,11 @@ use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 
 use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, call_id, file, from_json, handed_over, put, room, to_json};
+use crate::job::ErrorKind;
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
 use crate::script::moment::Time;
+use crate::script::ports::HostError;
 use crate::script::services::http::{HttpAnswer, HttpCall};
 use crate::script::services::net_guard::HostPattern;
 
@@ -74,11 +76,24 @@ A map or array goes as JSON, a string as text, a blob as it is, `()` is no body;
 
 An answer is `#{ status, headers, body }`, also for 4xx and 5xx: only no answer at all is an error. Header names are in lower \
 case, repeated\nones joined with `, `. The body is a string when it is UTF-8, else a blob. Up to 10 redirects are followed; \
-credentials do not go\nalong to another origin. Bodies have at most 8 MiB in both directions, after decompression.
+credentials do not go\nalong to another origin. Bodies have at most 8 MiB in both directions, after decompression (gzip, once), and an answer no more than the run\nhas memory \
+for: what is longer or never ends is given up there, or after `timeout` (30 s if not said). A line break or another control character in\nURL, method or \
+headers is refused.
 
-The script's `allow.hosts` must name the host: `api.example.com` (any port), `api.example.com:8443`, or `*.example.com` for all \
-below it. Names\nthat resolve to private, loopback, link-local or other special addresses are refused, on every hop, unless the \
-operator opened\nthem with `HTTP_ALLOW_PRIVATE`. Proxies of the environment are not used. `X-Request-ID` of the job goes along, \
+The script's `allow.hosts` must name the host, also where a redirect leads:
+
+| entry | what it opens |
+|---|---|
+| `api.example.com` | this name, on any port, by http and https |
+| `api.example.com:8443` | this name on this port; `:443` and `:80` also where a URL leaves the port out |
+| `*.example.com`, `*.example.com:8443` | every name below, at any depth, and not `example.com` itself |
+| `192.0.2.7`, `[2001:db8::1]`, `[2001:db8::1]:8080` | this address, however a URL writes it |
+
+Case and a dot at the end do not count; a name in other letters can be written as it is or as `xn--…`. There are no other wildcards, no paths \
+and no\nnetworks, and `check` refuses an entry that is none of these.
+
+An address that is private, loopback, link-local or otherwise not of the public internet is refused, also when it is listed, in any \
+spelling, within an\nIPv6 address, as what a name resolves to, and on every hop, unless the operator opened it with `HTTP_ALLOW_PRIVATE`. Proxies of the environment are not used. `X-Request-ID` of the job goes along, \
 and with POST, PUT,\nPATCH and DELETE an `Idempotency-Key`, unless the script sets them.";
 
 pub fn module() -> Module {
@@ -142,16 +157,24 @@ impl Asked {
         const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
         let method = method.to_ascii_uppercase();
+        plain(function, "method", &method)?;
         if !METHODS.contains(&method.as_str()) {
             return Err(args::wrong(format!("{function}: `method` must be one of {}", METHODS.join(", "))));
         }
         let method = Method::from_bytes(method.as_bytes()).map_err(|error| args::wrong(error.to_string()))?;
         let text = args::text(function, "url", url)?;
+        plain(function, "url", &text)?;
         let url = Url::parse(&text).map_err(|error| {
             // The rest may hold credentials.
             let shown = text.split(['?', '#', '@']).next().unwrap_or_default();
             let shown: String = shown.chars().take(80).collect();
-            args::wrong(format!("{function}: `url`: `{shown}` is not a URL such as https://example.com/path: {error}"))
+            let message =
+                format!("{function}: `url`: `{shown}` is not a URL such as https://example.com/path: {error}");
+            // A text without a scheme is a slip; what is wrong with a host may be a disguise.
+            match error {
+                url::ParseError::RelativeUrlWithoutBase => args::wrong(message),
+                _ => context::throw(HostError::new(ErrorKind::HostHttp, message, false)),
+            }
         })?;
         let mut asked = Self { function, method, url, headers: Vec::new(), body: Vec::new(), timeout: TIMEOUT };
         asked.take_credentials();
@@ -246,6 +269,15 @@ impl Asked {
             max_answer: MAX_BODY.min(room(run)),
         }
     }
+}
+
+/// Refuses what could end a line of the request. The parser of URLs would drop some of it without a word.
+fn plain(function: &str, argument: &str, text: &str) -> ScriptResult<()> {
+    if !text.contains(char::is_control) {
+        return Ok(());
+    }
+    let message = format!("{function}: `{argument}` has a line break or another control character");
+    Err(context::throw(HostError::new(ErrorKind::HostHttp, message, false)))
 }
 
 /// Names and values of a map, for headers, queries and forms. An array gives its name several times.

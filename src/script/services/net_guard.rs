@@ -151,6 +151,10 @@ impl FromStr for HostPattern {
         let (host, port) = match rest.rsplit_once(':') {
             // The last colon of `[::1]` is part of the address.
             Some((host, port)) if !bare_v6 && !port.ends_with(']') => {
+                // `parse` alone would take a sign.
+                if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Err(invalid());
+                }
                 (host, Some(port.parse().map_err(|_| invalid())?))
             }
             _ => (rest, None),
@@ -312,6 +316,21 @@ mod tests {
             ("*.example.com", "https://a.b.example.com", true),
             ("*.example.com", "https://example.com", false),
             ("*.example.com", "https://badexample.com", false),
+            ("*.Example.COM.", "https://A.example.com./", true),
+            ("*.example.com:8443", "https://a.example.com:8443", true),
+            ("*.example.com:8443", "https://a.example.com", false),
+            ("*.example.com", "https://a.example.com.evil.net", false),
+            ("*.example.com", "https://a.example.com@evil.net", false),
+            ("api.example.com", "https://api.example.com@evil.net/", false),
+            ("api.example.com", "https://evil.net/api.example.com", false),
+            ("api.example.com", "https://user:pw@api.example.com/", true),
+            ("api.example.com", "https://%61pi.example.com/", true),
+            ("api.example.com", "https://api\u{3002}example\u{ff0e}com/", true),
+            ("api.example.com:80", "http://api.example.com", true),
+            ("api.example.com:80", "https://api.example.com", false),
+            ("api.example.com.", "https://api.example.com", true),
+            ("*.bücher.example", "https://a.xn--bcher-kva.example", true),
+            ("XN--BCHER-KVA.example", "https://BÜCHER.example", true),
             ("bücher.example", "https://xn--bcher-kva.example", true),
             ("127.0.0.1", "http://2130706433/", true),
             ("127.0.0.1", "http://0177.0.0.1/", true),
@@ -331,9 +350,23 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_no_pattern() {
-        for wrong in
-            ["", "*", "*.", "https://x", "a b", "x:", "x:99999", "x:http", "a.*.com", "*.1.2.3.4", "x/y", "[::1"]
-        {
+        for wrong in [
+            "",
+            "*",
+            "*.",
+            "https://x",
+            "a b",
+            "x:",
+            "x:99999",
+            "x:http",
+            "x:+80",
+            "x:0x50",
+            "*.*.com",
+            "a.*.com",
+            "*.1.2.3.4",
+            "x/y",
+            "[::1",
+        ] {
             assert!(wrong.parse::<HostPattern>().is_err(), "{wrong}");
         }
     }
