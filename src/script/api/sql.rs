@@ -9,6 +9,7 @@ use rhai::{
 
 use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, from_json, go_on, placed, put, room};
+use crate::job::{ErrorKind, RunToken};
 use crate::script::account;
 use crate::script::context::{self, RunContext, ScriptResult};
 use crate::script::convert;
@@ -62,7 +63,7 @@ const NOTES: &str = "\
 Parameters are an array, for `?` or `?1` on SQLite and `$1` on PostgreSQL; they are always bound and never part of the statement. One\nstatement \
 a call; without a transaction each is one of its own. Maps sort their keys: the order of the columns is lost. A statement\nends with its \
 run, at the server as well. In a transaction a statement that failed leaves nothing to commit, also when the script\ncaught its error; \
-other databases and the same one by name are not part of it. Others may have to wait for it, so keep it short.
+other databases and the same one by name are not part of it, and there is no second one within it. Others may have to wait for it, so keep it short.
 
 **SQLite**: NULL is `()`, a bool goes as 0 or 1. `ATTACH`, temporary tables and most `PRAGMA`s are refused. A statement waits up to 5 s\nfor \
 other writers; a transaction is a writer from its start.
@@ -72,7 +73,7 @@ gives\nnone), and any value that the server reads as that type will do: a number
 or array\nfor `json`, an array for an array, a blob for `bytea`. Back come bool, integers and floats as they are; `numeric` as text, which \
 is exact;\n`json` and `jsonb` as values; `bytea` as a blob; arrays as arrays; `uuid`, enums and network addresses as text; `date`, `time`, \
 `timestamp`\nand `timestamptz` as ISO 8601 text, the last one in UTC, to the microsecond, which `time::parse` reads; `interval` as in `P1Y2M3DT4H`. \
-Another type is an\nerror that asks for `column::text`. `COPY` and `LISTEN` are refused; settings and temporary tables end with the call or \
+Another type is an\nerror that asks for `column::text`. `COPY` and `LISTEN` are refused; what else\na statement may do, say reading a file of the server, is up to the role in the URL: give scripts a plain one, not a superuser; settings and temporary tables end with the call or \
 transaction. A row\nhas at most 32 MiB. TLS is on and the certificate is checked unless the server is local; `?sslmode=disable`, `?sslmode=require` (no check) \
 and\n`?sslrootcert=FILE` in the URL change that.";
 
@@ -123,16 +124,27 @@ fn transaction(call: &NativeCallContext, db: &Dynamic, body: &Dynamic) -> Script
     let Some(body) = body.read_lock::<FnPtr>().map(|body| body.clone()) else {
         return Err(args::unfit(FUNCTION, "body", "a function such as |tx| { … }", body));
     };
+    let within = OPEN.with_borrow(|open| open.iter().any(|(token, known)| *token == run.job.token && *known == name));
+    if within {
+        // On SQLite it would wait for itself; elsewhere it would not see what the first one did.
+        return Err(args::wrong(format!("{FUNCTION}: a transaction on `{name}` is open already: use its `tx`")));
+    }
     let begun = answer(account::uncharged(|| run.services.databases.begin(&name, run.deadline())))?;
+    account::uncharged(|| OPEN.with_borrow_mut(|open| open.push((run.job.token, name.clone()))));
     let open = Open(Rc::new(OpenTransaction { name, transaction: RefCell::new(Some(begun)) }));
     // However this is left, and whoever kept the value: after it there is no transaction.
-    let _close = CloseOnDrop(open.clone());
+    let _close = CloseOnDrop { open: open.clone(), token: run.job.token };
     let value = body.call_within_context::<Dynamic>(call, (open.clone(),))?;
     let commit = account::uncharged(|| open.0.transaction.borrow().as_ref().map(Transaction::commit));
     if let Some(commit) = commit {
         answer(commit)?;
     }
     Ok(value)
+}
+
+thread_local! {
+    /// The databases with an open transaction, of all runs of this thread, which they never leave.
+    static OPEN: RefCell<Vec<(RunToken, String)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A transaction under way, as its body has it.
@@ -144,11 +156,18 @@ struct OpenTransaction {
     transaction: RefCell<Option<Transaction>>,
 }
 
-struct CloseOnDrop(Open);
+struct CloseOnDrop {
+    open: Open,
+    token: RunToken,
+}
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        account::uncharged(|| drop(self.0.0.transaction.borrow_mut().take()));
+        let OpenTransaction { name, transaction } = &*self.open.0;
+        account::uncharged(|| {
+            drop(transaction.borrow_mut().take());
+            OPEN.with_borrow_mut(|open| open.retain(|(token, known)| *token != self.token || known != name));
+        });
     }
 }
 
@@ -181,6 +200,11 @@ impl Call {
             None => database(function, &run, db)?,
         };
         let sql = args::text(function, "sql", sql)?;
+        if sql.contains('\0') {
+            // SQLite would take the text before it for the whole.
+            let message = format!("{function}: `sql` has a NUL character");
+            return Err(context::throw(HostError::new(ErrorKind::HostSql, message, false)));
+        }
         let Some(given) = params.read_lock::<Array>() else {
             return Err(args::unfit(function, "params", "an array", params));
         };

@@ -5,4 +5,6 @@ mod fairness;
 pub mod harness;
 mod postgres;
 mod running;
+mod sql_abuse;
+mod sqlite;
 mod trial;

@@ -17,8 +17,8 @@ use super::harness::{Harness, failed, returned, script};
 use server::{PASSWORD, Server};
 
 /// A worker with the server as its database `shop`.
-struct Shop {
-    harness: Harness,
+pub struct Shop {
+    pub harness: Harness,
     server: Arc<Server>,
 }
 
@@ -32,6 +32,23 @@ fn shop_at(url: &str, server: &Arc<Server>) -> Shop {
     let options =
         ServicesOptions { databases: BTreeMap::from([("shop".to_owned(), url)]), ..ServicesOptions::default() };
     Shop { harness: Harness::with(2, options), server: Arc::clone(server) }
+}
+
+/// The server's database `plain`, with a table `t`, as a role that owns it and may nothing else.
+pub fn plain_shop() -> Shop {
+    let shop = shop();
+    for statement in [
+        "DROP DATABASE IF EXISTS plain",
+        "DROP ROLE IF EXISTS plain",
+        "CREATE ROLE plain LOGIN PASSWORD 'only-for-tests'",
+        "CREATE DATABASE plain OWNER plain",
+    ] {
+        shop.run(&format!("sql::execute(\"shop\", \"{statement}\")"));
+    }
+    let url = format!("postgres://plain:{PASSWORD}@127.0.0.1:{}/plain", shop.server.port);
+    let plain = shop_at(&url, &shop.server);
+    plain.run("sql::execute(\"shop\", \"CREATE TABLE t (id int PRIMARY KEY)\")");
+    plain
 }
 
 impl Shop {
@@ -303,6 +320,10 @@ fn a_transaction_is_all_or_nothing() {
         ("sql::query(tx, \"SELECT nope\")", ErrorKind::HostSql),
         // A caught error leaves nothing to commit.
         ("try { sql::query(tx, \"SELECT nope\") } catch {}", ErrorKind::HostSql),
+        ("try { sql::execute(tx, \"INSERT INTO tx VALUES (3)\") } catch {}", ErrorKind::HostSql),
+        ("sql::transaction(\"shop\", |other| 1)", ErrorKind::Script),
+        ("let a = []; loop { a.push(1); }", ErrorKind::Memory),
+        ("let f = |f| f.call(f) + 1; f.call(f)", ErrorKind::Stack),
     ] {
         let (found, message) = shop.fails(&format!("sql::transaction(\"shop\", |tx| {{ {} {end} }})", insert(3)));
         assert_eq!(found, kind, "{end}: {message}");
