@@ -39,7 +39,12 @@ pub struct Account {
     limit: usize,
     /// Set the first time the account is found over, or about to be: the run ends for that reason.
     verdict: Cell<Option<OverMemory>>,
+    /// How far the events that its watcher counts were seen; [`RAISED`] when there is something else to look at.
+    seen: Cell<u32>,
 }
+
+/// No count of events comes to this, or only for a moment.
+const RAISED: u32 = u32::MAX;
 
 /// Why a run ended: it held, or asked for, more than its limit. Bytes.
 ///
@@ -68,7 +73,13 @@ impl Account {
     /// An account that may hold `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Rc<Self> {
-        Rc::new(Self { used: Cell::new(0), peak: Cell::new(0), limit, verdict: Cell::new(None) })
+        Rc::new(Self {
+            used: Cell::new(0),
+            peak: Cell::new(0),
+            limit,
+            verdict: Cell::new(None),
+            seen: Cell::new(RAISED),
+        })
     }
 
     /// Bytes held now.
@@ -89,11 +100,22 @@ impl Account {
         self.limit
     }
 
-    /// Whether the run must end; see [`verdict`](Self::verdict). For every operation of a script: two loads.
+    /// Whether the watcher of the run, who counts events of its own, has nothing to look at: no event since it has
+    /// [`seen`](Self::see) one, and no reason for a [`verdict`](Self::verdict). One load for all, at every operation of a script.
     #[inline]
     #[must_use]
-    pub fn over(&self) -> bool {
-        self.used.get() > self.limit || self.verdict.get().is_some()
+    pub fn is_calm(&self, events: u32) -> bool {
+        self.seen.get() == events
+    }
+
+    /// Takes note that the watcher has looked; not to be called when the run must end.
+    pub fn see(&self, events: u32) {
+        self.seen.set(events);
+    }
+
+    /// Has the watcher look.
+    pub fn raise(&self) {
+        self.seen.set(RAISED);
     }
 
     /// Why the run must end, `None` while it may go on: more than the limit is held, or a [`reserve`] was refused.
@@ -119,6 +141,10 @@ impl Account {
         if used > self.peak.get() {
             self.peak.set(used);
         }
+        if used > self.limit {
+            // What is freed again within one operation is forgiven: the watcher looks when that is over.
+            self.raise();
+        }
     }
 
     fn shrink(&self, bytes: usize) {
@@ -132,6 +158,7 @@ impl Account {
         }
         let over = self.verdict.get().unwrap_or(OverMemory { wanted: bytes, used: self.used.get(), limit: self.limit });
         self.verdict.set(Some(over));
+        self.raise();
         Err(over)
     }
 
@@ -368,22 +395,24 @@ mod tests {
     #[test]
     fn the_allocator_does_not_refuse_but_the_account_is_over() {
         let account = Account::new(KB);
+        account.see(7);
         let held: Vec<u8> = account.charge(|| Vec::with_capacity(KB + 1));
         assert!(account.charge(|| would_exceed(0)));
+        assert!(!account.is_calm(7));
         let verdict = Some(OverMemory { wanted: 0, used: KB + 1, limit: KB });
         assert_eq!(account.verdict(), verdict);
         account.charge(|| drop(held));
         assert_eq!(account.verdict(), verdict, "freeing memory does not undo it");
-        assert!(account.over());
     }
 
     #[test]
     fn reserve_refuses_before_allocating_and_stays_refused() {
         let account = Account::new(KB);
+        account.see(7);
         account.charge(|| {
             assert!(reserve(0).is_ok() && reserve(KB).is_ok());
             assert!(!would_exceed(KB) && would_exceed(KB + 1));
-            assert!(!account.over());
+            assert!(account.is_calm(7));
 
             let error = reserve(usize::MAX).expect_err("over the limit");
             let EvalAltResult::ErrorTerminated(token, _) = *error else {
@@ -393,7 +422,7 @@ mod tests {
             assert_eq!(token.try_cast::<OverMemory>(), Some(wanted));
             assert_eq!(account.verdict(), Some(wanted));
         });
-        assert!(account.over());
+        assert!(!account.is_calm(7));
     }
 
     #[test]

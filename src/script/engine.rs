@@ -8,7 +8,7 @@ use rhai::{
     StmtBlock,
 };
 
-use super::fiber::context::{self, on_operation};
+use super::fiber::context;
 use super::library::Script;
 use super::{api, checked};
 use crate::job::{JobName, LogLevel};
@@ -30,13 +30,19 @@ pub fn build() -> Engine {
     engine.set_max_expr_depths(EXPR_DEPTHS.0, EXPR_DEPTHS.1);
     engine.disable_symbol("eval");
     engine.set_module_resolver(SnapshotResolver);
-    engine.on_progress(|_| on_operation().filter(|_| !checked::is_interpolating()));
+    engine.on_progress(|_| if context::goes_on() { None } else { attend() });
     engine.on_print(|text| log(LogLevel::Info, text));
     engine.on_debug(|text, _, _| log(LogLevel::Debug, text));
     engine.register_fn(TAKE_JOB, context::take_job);
     checked::register(&mut engine);
     api::register(&mut engine);
     engine
+}
+
+/// A call in itself, so that the hook needs no frame on its way through.
+#[cold]
+fn attend() -> Option<Dynamic> {
+    context::attend().filter(|_| !checked::is_interpolating())
 }
 
 fn log(level: LogLevel, text: &str) {

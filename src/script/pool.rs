@@ -457,7 +457,7 @@ impl Executor {
             limits: self.limits.clone(),
             stop: request.stop,
         };
-        match Fiber::new(start, &self.engine, &compiled, &self.stacks, &self.metronome.beats(), now) {
+        match Fiber::new(start, &self.engine, &compiled, &self.stacks, now) {
             Ok(fiber) => {
                 ports.started(fiber.started_at());
                 let number = self.free.pop().unwrap_or_else(|| {

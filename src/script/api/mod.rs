@@ -116,7 +116,7 @@ fn handed_over<T: Clone>(value: &T) -> T {
 
 /// Lets the engine count, interrupt and give up the thread in the middle of a long conversion.
 fn go_on() -> bool {
-    context::on_operation().is_none()
+    context::goes_on() || context::attend().is_none()
 }
 
 /// JSON of at most `max_bytes`; errors name the function and the place in `root`.

@@ -19,7 +19,8 @@ use futures_util::task::AtomicWaker;
 use rhai::{Dynamic, EvalAltResult, Position};
 use serde_json::value::RawValue;
 
-use super::metronome::Beats;
+use super::metronome;
+use super::stack::stack_pointer;
 use crate::job::limits::Limits;
 use crate::job::{JobId, JobName, JobSpec, Json, LogLevel, Priority, QueueName, RequestId, RunToken, Timestamp};
 use crate::script::account::{self, Account, OverMemory};
@@ -146,8 +147,6 @@ pub struct RunContext {
     pub(super) started: Instant,
     pub(super) deadline: Cell<Instant>,
     pub(super) timeout: Duration,
-    pub(super) beats: Arc<Beats>,
-    pub(super) seen_beat: Cell<u32>,
     pub(super) slice_end: Cell<Instant>,
     pub(super) operations: Cell<u64>,
     pub(super) stack_limit: usize,
@@ -242,6 +241,7 @@ impl RunContext {
     pub(super) fn end_with(&self, end: End) {
         if !self.ended.replace(true) {
             *self.end.borrow_mut() = Some(end);
+            self.account.raise();
         }
     }
 
@@ -300,40 +300,42 @@ pub fn take_job() -> Dynamic {
     current().map(|run| run.argument.take()).unwrap_or_default()
 }
 
-/// The engine's hook, at every operation of a script: counts, guards the stack, the memory and the clock, and gives up
-/// the thread when the slice is used up. An answer other than none ends the script.
+/// The engine's hook, at every operation of a script: whether nothing calls for [`attend`]. A dozen machine instructions,
+/// since a script's every step pays for them.
 #[inline]
-pub fn on_operation() -> Option<Dynamic> {
+pub fn goes_on() -> bool {
     let pointer = CURRENT.get();
     // SAFETY: as in `current`; the reference does not outlive this call, during which the fiber's owner keeps the run.
-    let run = unsafe { pointer.as_ref() }?;
-    let here = 0u8;
-    let depth = ptr::from_ref(&here) as usize;
+    let Some(run) = (unsafe { pointer.as_ref() }) else { return true };
     run.operations.set(run.operations.get() + 1);
+    stack_pointer() >= run.lowest.get() && run.account.is_calm(metronome::beat())
+}
+
+/// What an operation does when something calls for it: guards the stack and the memory, looks at the clock at a beat, and
+/// gives up the thread when the slice is used up. An answer other than none ends the script.
+#[cold]
+pub fn attend() -> Option<Dynamic> {
+    let pointer = CURRENT.get();
+    // SAFETY: as in `goes_on`.
+    let run = unsafe { pointer.as_ref() }?;
+    let depth = stack_pointer();
     if depth < run.lowest.get() {
         run.lowest.set(depth);
         if depth < run.stack_limit {
             run.end_with(End::Stack);
         }
     }
-    if run.ended.get() || run.account.over() {
-        let _ = run.is_over();
-        return Some(Dynamic::UNIT);
-    }
-    let beat = run.beats.count();
-    if beat == run.seen_beat.get() {
+    let beat = metronome::beat();
+    if !run.is_over() && run.account.is_calm(beat) {
         return None;
     }
-    run.seen_beat.set(beat);
-    on_beat(run)
-}
-
-/// The part of [`on_operation`] that looks at the clock.
-#[cold]
-fn on_beat(run: &RunContext) -> Option<Dynamic> {
     let now = Instant::now();
     let over = run.is_over_at(now) || (now >= run.slice_end.get() && run.suspend(Pause::Slice).is_err());
-    over.then_some(Dynamic::UNIT)
+    if over {
+        return Some(Dynamic::UNIT);
+    }
+    run.account.see(beat);
+    None
 }
 
 /// Suspends the fiber until `future` is done. Bounded by the run's deadline; at a stop the future is dropped.

@@ -25,7 +25,6 @@ use serde_json::value::RawValue;
 use tokio::time::Sleep;
 
 use self::context::{End, JobInfo, Pause, RunContext, SLICE, StopReason, StopSignal, enter};
-use self::metronome::Beats;
 use self::stack::FiberStack;
 pub use self::stack::{StackPool, size_for};
 use super::account::Account;
@@ -121,7 +120,6 @@ impl Fiber {
         engine: &Rc<Engine>,
         compiled: &Rc<Compiled>,
         stacks: &StackPool,
-        beats: &Arc<Beats>,
         now: Instant,
     ) -> io::Result<Self> {
         let memory = start.script.job_type.spec.memory;
@@ -143,8 +141,6 @@ impl Fiber {
                 now.checked_add(start.timeout).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX))),
             ),
             timeout: start.timeout,
-            beats: Arc::clone(beats),
-            seen_beat: Cell::new(beats.count()),
             slice_end: Cell::new(now + SLICE),
             operations: Cell::new(0),
             stack_limit: stack.script_limit(),
@@ -286,7 +282,7 @@ fn execute(engine: &Engine, run: &RunContext, payload: Json) -> ScriptEnd {
     drop(payload);
     run.argument.set(job);
     let value = engine.eval_ast::<Dynamic>(&run.compiled.program);
-    if value.is_err() || run.account.over() {
+    if value.is_err() || run.account.verdict().is_some() {
         // A function that was refused memory ends the script by itself, or with a text cut short: the account knows why.
         let _ = run.is_over();
     }

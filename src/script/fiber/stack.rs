@@ -40,6 +40,29 @@ pub fn size_for(memory: u64) -> usize {
     memory.saturating_mul(RESERVE_FACTOR).clamp(SMALLEST, 1 << 40).next_power_of_two()
 }
 
+/// Where the stack of whoever calls ends now.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    {
+        let here: usize;
+        // SAFETY: reads a register, and nothing else.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            std::arch::asm!("mov {}, rsp", out(reg) here, options(nomem, nostack, preserves_flags));
+            #[cfg(target_arch = "aarch64")]
+            std::arch::asm!("mov {}, sp", out(reg) here, options(nomem, nostack, preserves_flags));
+        }
+        here
+    }
+    // Elsewhere the address of a local will do, though its caller then needs a frame.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let here = 0u8;
+        ptr::from_ref(&here) as usize
+    }
+}
+
 /// A mapped stack: `limit` … guard page … usable … `base`.
 pub struct FiberStack {
     base: NonZeroUsize,
