@@ -9,6 +9,7 @@ use rhai::{AST, ASTNode, Engine, Expr, FnAccess, FnCallExpr, Position, Stmt};
 use url::Url;
 
 use super::diagnostics::{Fault, near};
+use super::hints::variable as variable_hint;
 use super::services::net_guard::HostPattern;
 use super::{engine, testing};
 use crate::job::spec::Allow;
@@ -20,10 +21,11 @@ pub type Functions = BTreeMap<String, BTreeSet<usize>>;
 const SPECIAL: [&str; 10] =
     ["Fn", "call", "curry", "debug", "eval", "is_def_fn", "is_def_var", "is_shared", "print", "type_of"];
 
-/// The functions of a file that others may call.
+/// The functions of a file that others may call by a name: closures have none.
 pub fn functions_of(ast: &AST) -> Functions {
     let mut functions = Functions::new();
-    for function in ast.iter_functions().filter(|function| function.access == FnAccess::Public) {
+    let named = ast.iter_functions().filter(|function| is_word(function.name));
+    for function in named.filter(|function| function.access == FnAccess::Public) {
         functions.entry(function.name.to_owned()).or_default().insert(function.params.len());
     }
     functions
@@ -54,6 +56,7 @@ pub fn namespaces() -> BTreeSet<&'static str> {
 /// The file that is looked at.
 pub struct Subject<'a> {
     pub file: &'a str,
+    pub source: &'a str,
     pub ast: &'a AST,
     /// The functions of the modules it may import.
     pub modules: &'a BTreeMap<String, Functions>,
@@ -61,15 +64,27 @@ pub struct Subject<'a> {
     pub is_test: bool,
 }
 
+/// What was found: faults, and what the script may have meant, since a `try` around it catches the error.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub faults: Vec<Fault>,
+    pub warnings: Vec<Fault>,
+}
+
 impl Subject<'_> {
-    /// Calls that cannot work.
-    pub fn faults(&self) -> Vec<Fault> {
+    /// Calls that cannot work, and variables that nobody has.
+    pub fn look(&self) -> Found {
         let aliases = self.aliases();
         let mut own = Functions::new();
         for function in self.ast.iter_functions() {
             own.entry(function.name.to_owned()).or_default().insert(function.params.len());
         }
-        let mut faults = Vec::new();
+        let tried = tried(self.ast);
+        let mut found = Found::default();
+        let mut add = |at: Position, fault: Fault| {
+            let is_tried = tried.iter().any(|(from, to)| (*from..=*to).contains(&at));
+            if is_tried { found.warnings.push(fault) } else { found.faults.push(fault) }
+        };
         each_call(self.ast, |call, at, is_method| {
             if is_method || call.op_token.is_some() || !is_word(&call.name) {
                 return;
@@ -81,12 +96,17 @@ impl Subject<'_> {
             };
             // Rhai says a place in the middle of `a::b`; the name begins the call.
             let at = call.namespace.path.first().map_or(at, |first| first.pos);
-            faults.extend(fault.map(|(message, hint)| {
+            if let Some((message, hint)) = fault {
                 let fault = Fault::new(self.file, at, message);
-                if let Some(hint) = hint { fault.with_hint(hint) } else { fault }
-            }));
+                add(at, if let Some(hint) = hint { fault.with_hint(hint) } else { fault });
+            }
         });
-        faults
+        for (name, at) in unknown_variables(self.ast, &own) {
+            let fault = Fault::new(self.file, at, format!("there is no variable `{name}`"));
+            add(at, fault.with_hint(variable_hint(self.source, &name)));
+        }
+        found.faults.sort_by_key(|fault| (fault.line, fault.column));
+        found
     }
 
     fn unqualified(&self, call: &FnCallExpr, own: &Functions) -> Option<(String, Option<String>)> {
@@ -208,6 +228,40 @@ fn is_word(name: &str) -> bool {
 
 fn is_path(name: &str) -> bool {
     name.split("::").all(is_word)
+}
+
+/// From where to where each `try` stands, without its `catch`.
+fn tried(ast: &AST) -> Vec<(Position, Position)> {
+    let mut tried = Vec::new();
+    ast.walk(&mut |path: &[ASTNode]| {
+        if let Some(ASTNode::Stmt(Stmt::TryCatch(parts, _))) = path.last() {
+            tried.push((parts.body.span().start(), parts.body.span().end()));
+        }
+        true
+    });
+    tried
+}
+
+/// Variables that are declared nowhere: the parser knows no place for them, and none of the functions `own` is meant.
+fn unknown_variables(ast: &AST, own: &Functions) -> Vec<(String, Position)> {
+    // What a closure takes from around it stands where the closure is made, too, and only there with its place.
+    let mut named = ast.clone();
+    named.retain_functions(|_, _, name, _| is_word(name));
+    let mut unknown = Vec::new();
+    // Where functions see the variables of their callers, or ask what there is, nothing is certain.
+    let mut is_certain = true;
+    each_call(ast, |call, _, _| is_certain &= !call.capture_parent_scope && call.name != "is_def_var");
+    named.walk(&mut |path: &[ASTNode]| {
+        if let Some(ASTNode::Expr(Expr::Variable(variable, _, at))) = path.last()
+            && variable.0.is_none()
+            && variable.2.is_empty()
+            && !own.contains_key(variable.1.as_str())
+        {
+            unknown.push((variable.1.to_string(), *at));
+        }
+        true
+    });
+    if is_certain { unknown } else { Vec::new() }
 }
 
 /// Calls `look` for each call, with its place and whether it is one of a method.
@@ -348,6 +402,7 @@ fn literal_url(expr: &Expr) -> Option<(String, Position)> {
     };
     let after_scheme = text.split_once("://")?.1;
     let is_known = whole || after_scheme.contains(['/', '?', '#']);
-    let url = Url::parse(text).ok().filter(|url| url.has_host() && is_known)?;
+    // Other schemes are refused as such when it runs.
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && is_known)?;
     Some((url.to_string(), at))
 }

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
-use rhai::{LexError, ParseError, ParseErrorType, Position};
+use rhai::{ParseError, Position};
 use serde::Serialize;
 
+use super::habits;
 use crate::job::JobError;
 
 /// What is wrong where.
@@ -36,9 +37,9 @@ impl Fault {
 
     /// What Rhai's parser says, with what helps.
     #[must_use]
-    pub fn parse(file: &str, error: &ParseError) -> Self {
+    pub fn parse(file: &str, source: &str, error: &ParseError) -> Self {
         let fault = Self::new(file, error.position(), error.err_type().to_string());
-        match hint_for(error.err_type()) {
+        match habits::hint(source, error.position(), error.err_type()) {
             Some(hint) => fault.with_hint(hint),
             None => fault,
         }
@@ -128,23 +129,6 @@ pub fn error_card(error: &JobError) -> String {
         add(format!("{margin} = help: {hint}"));
     }
     card
-}
-
-/// What is worth saying beside the parser's own words.
-fn hint_for(error: &ParseErrorType) -> Option<String> {
-    let text = error.to_string();
-    let word = || text.split('\'').nth(1).unwrap_or_default().to_owned();
-    match error {
-        ParseErrorType::BadInput(LexError::UnterminatedString) => {
-            Some("a string over several lines is written between backticks: `…`".to_owned())
-        }
-        _ if text.contains("reserved") => Some(format!(
-            "Rhai keeps the word `{0}` for itself: as the key of a map write it in quotes, \"{0}\": …; else take another name",
-            word()
-        )),
-        _ if text.contains("disabled") => Some("scripts do not run text as code: call a function instead".to_owned()),
-        _ => None,
-    }
 }
 
 /// The known word nearest to what was written, as a hint; none when nothing is near.

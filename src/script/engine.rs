@@ -134,8 +134,15 @@ fn names_constants(top_level: &[Stmt], body: &[Stmt]) -> bool {
     let mut found = false;
     for statement in body {
         statement.walk(&mut Vec::new(), &mut |path: &[ASTNode]| {
-            if let Some(ASTNode::Expr(Expr::Variable(variable, ..))) = path.last() {
-                found |= variable.2.is_empty() && constants.contains(&variable.1.as_str());
+            match path.last() {
+                Some(ASTNode::Expr(Expr::Variable(variable, ..))) => {
+                    found |= variable.2.is_empty() && constants.contains(&variable.1.as_str());
+                }
+                // It may ask for one.
+                Some(ASTNode::Expr(Expr::FnCall(call, _)) | ASTNode::Stmt(Stmt::FnCall(call, _))) => {
+                    found |= call.name == "is_def_var";
+                }
+                _ => {}
             }
             !found
         });

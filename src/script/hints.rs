@@ -13,7 +13,7 @@ use super::library::Script;
 pub fn hint(script: &Script, program: &AST, error: &EvalAltResult) -> Option<String> {
     match error {
         EvalAltResult::ErrorFunctionNotFound(signature, _) => function(program, signature),
-        EvalAltResult::ErrorVariableNotFound(name, _) => variable(script, name),
+        EvalAltResult::ErrorVariableNotFound(name, _) => Some(variable(&script.source, name)),
         EvalAltResult::ErrorModuleNotFound(name, _) => {
             let namespaces = calls::namespaces();
             let modules = script.modules.keys().map(String::as_str);
@@ -59,28 +59,33 @@ fn counted(name: &str, counts: &BTreeSet<usize>) -> String {
     format!("`{name}` takes {} arguments (a method counts what it is called on)", listed.join(" or "))
 }
 
-fn variable(script: &Script, name: &str) -> Option<String> {
+/// What helps with a variable that is not there.
+pub fn variable(source: &str, name: &str) -> String {
     let is_constant = |line: &str| {
         line.trim_start().strip_prefix("const ").is_some_and(|rest| {
             rest.trim_start().strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='))
         })
     };
-    if script.source.lines().any(is_constant) {
-        return Some(format!("in a function it is `global::{name}`, as every constant of the top level"));
+    if source.lines().any(is_constant) {
+        return format!("in a function it is `global::{name}`, as every constant of the top level");
     }
     if name == "job" {
-        return Some("only `run` has it: hand it over to the function that needs it".to_owned());
+        return "only `run` has it: hand it over to the function that needs it".to_owned();
     }
-    let words = script.source.split(|c: char| !c.is_alphanumeric() && c != '_');
-    let declared: BTreeSet<&str> = words
+    let words = source.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+    let mut declared: BTreeSet<&str> = words
         .scan("", |before, word| {
-            let declared = matches!(std::mem::replace(before, word), "let" | "const" | "for" | "fn").then_some(word);
-            Some(declared.filter(|word| !word.is_empty() && *word != name))
+            let declared = matches!(std::mem::replace(before, word), "let" | "const" | "for" | "catch").then_some(word);
+            Some(declared.filter(|word| *word != name))
         })
         .flatten()
         .collect();
-    near(name, declared)
-        .or_else(|| Some("functions do not see the variables of those who call them: hand it over".to_owned()))
+    if source.contains("fn run(job)") {
+        declared.insert("job");
+    }
+    near(name, declared).unwrap_or_else(|| {
+        "a variable is declared with `let`; functions do not see the variables of those who call them".to_owned()
+    })
 }
 
 /// The function of the script that is called at a place. Rhai tells of an end that no script can catch only where the

@@ -22,7 +22,7 @@ use self::folder::{Contents, STANDS_STILL};
 use self::gate::Verdicts;
 pub use self::gate::{Candidate, Gate, Objection};
 pub use self::tested::TestFile;
-use super::calls::{self, Functions, Reach, Subject};
+use super::calls::{self, Found, Functions, Reach, Subject};
 use super::diagnostics::{Fault, near};
 use super::services::templates::Templates;
 use super::{engine, metadata};
@@ -322,7 +322,7 @@ impl Build<'_> {
         if source.trim().is_empty() {
             return Err(vec![Fault::new(file, Position::NONE, "the file is empty")]);
         }
-        engine::compile(&self.checker, file, source).map_err(|error| vec![Fault::parse(file, &error)])
+        engine::compile(&self.checker, file, source).map_err(|error| vec![Fault::parse(file, source, &error)])
     }
 
     fn read_modules(&mut self) {
@@ -334,10 +334,13 @@ impl Build<'_> {
             self.reach.insert(path(file), Reach::of(ast));
         }
         let mut modules = BTreeMap::new();
+        let mut warnings = Vec::new();
         for (file, ast) in parsed {
             let imports = ast.and_then(|ast| {
                 let mut faults = metadata::check_module(file, &ast).err().unwrap_or_default();
-                faults.extend(self.calls(file, &ast, false));
+                let found = self.calls(file, &self.files[file], &ast, false);
+                faults.extend(found.faults);
+                warnings.extend(found.warnings);
                 let (imports, more) = metadata::imports(file, &ast);
                 faults.extend(more);
                 if faults.is_empty() { Ok(imports.into_iter().map(|(path, _)| path).collect()) } else { Err(faults) }
@@ -347,10 +350,12 @@ impl Build<'_> {
         let faults = modules.values().filter_map(|read| read.as_ref().err()).flatten().cloned().collect();
         self.modules = modules;
         self.add_faults(faults);
+        let warnings = self.with_sources(warnings);
+        self.warnings.extend(warnings);
     }
 
-    fn calls(&self, file: &str, ast: &AST, is_test: bool) -> Vec<Fault> {
-        Subject { file, ast, modules: &self.callable, is_test }.faults()
+    fn calls(&self, file: &str, source: &str, ast: &AST, is_test: bool) -> Found {
+        Subject { file, source, ast, modules: &self.callable, is_test }.look()
     }
 
     /// The templates of now, or the ones before when a template of now does not compile.
@@ -398,13 +403,14 @@ impl Build<'_> {
             faults.extend(more);
             crate::job::JobSpec::default()
         });
-        faults.extend(self.calls(file, &ast, false));
+        let found = self.calls(file, source, &ast, false);
+        faults.extend(found.faults);
+        self.warnings.extend(found.warnings.into_iter().map(|fault| (fault, Arc::clone(source))));
         let reach = Reach::of(&ast);
-        // The call will be refused, which a script may catch: a fault to be told, and no reason to keep it from running.
-        self.add_faults(reach.outside(file, &spec.allow));
+        faults.extend(reach.outside(file, &spec.allow));
         // What threads will compile must compile: the optimiser finds faults of its own.
         if let (true, Err(error)) = (faults.is_empty(), engine::compile(&self.engine, file, source)) {
-            faults.push(Fault::parse(file, &error));
+            faults.push(Fault::parse(file, source, &error));
         }
         let of_modules = modules.keys().filter_map(|path| self.reach.get(path));
         let reaches: Vec<&Reach> = of_modules.chain([&reach]).collect();
@@ -450,7 +456,10 @@ impl Build<'_> {
                         found.insert(path.clone(), self.source(&format!("{path}.rhai")));
                         open.extend(imports.iter().cloned());
                     }
-                    Some(Err(theirs)) => faults.extend(theirs.iter().cloned()),
+                    Some(Err(theirs)) => {
+                        let new: Vec<Fault> = theirs.iter().filter(|fault| !faults.contains(fault)).cloned().collect();
+                        faults.extend(new);
+                    }
                     None => {
                         let mut fault = Fault::new(file, *at, format!("there is no module `{path}`"));
                         fault.hint = near(&path, self.modules.keys().map(String::as_str))

@@ -116,18 +116,19 @@ pub fn imports(file: &str, ast: &AST) -> (Vec<(String, Position)>, Vec<Fault>) {
     (found, report.faults)
 }
 
-/// Modules have the form of scripts, without `const JOB` and `run`.
+/// Modules have the form of scripts, without `const JOB` and `run`, and may compute what they export.
 ///
 /// # Errors
 /// Statements that a module may not have.
 pub fn check_module(file: &str, ast: &AST) -> Result<(), Vec<Fault>> {
     let mut report = Report { file, faults: Vec::new() };
     for statement in ast.statements() {
-        if !matches!(statement, Stmt::Import(..) | Stmt::Export(..) | Stmt::Noop(_))
-            && !matches!(statement, Stmt::Var(_, flags, _) if flags.intersects(ASTFlags::CONSTANT))
-        {
-            report
-                .add(statement.position(), "the top level of a module holds only `import`, `const`, `export` and `fn`");
+        if !matches!(statement, Stmt::Import(..) | Stmt::Export(..) | Stmt::Var(..) | Stmt::Noop(_)) {
+            report.add_hint(
+                statement.position(),
+                "the top level of a module holds only `import`, `const`, `let`, `export` and `fn`",
+                "put statements into a function, which the scripts that import the module call",
+            );
         }
     }
     if report.faults.is_empty() { Ok(()) } else { Err(report.faults) }

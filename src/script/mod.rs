@@ -5,6 +5,7 @@
 
 pub mod account;
 mod api;
+mod brackets;
 mod calls;
 mod checked;
 pub mod convert;
@@ -13,6 +14,7 @@ pub mod diagnostics;
 pub mod engine;
 mod failure;
 pub mod fiber;
+mod habits;
 mod hints;
 pub mod library;
 pub mod memory;

@@ -18,6 +18,7 @@ mod random;
 pub mod reference;
 mod regex;
 mod sql;
+mod stopwatch;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use super::services::Reply;
 pub fn register(engine: &mut Engine) {
     engine.register_global_module(control::module().into());
     engine.register_global_module(http::methods().into());
+    engine.register_global_module(stopwatch::module().into());
     for (name, module) in [
         ("crypto", crypto::module()),
         ("csv", csv::module()),

@@ -62,7 +62,7 @@ impl Build<'_> {
     ) -> Result<TestFile, Vec<Fault>> {
         let ast = self.parse(file, source)?;
         let mut faults = metadata::check_test(file, &ast).err().unwrap_or_default();
-        faults.extend(self.calls(file, &ast, true));
+        faults.extend(self.calls(file, source, &ast, true).faults);
         let (imports, more) = metadata::imports(file, &ast);
         faults.extend(more);
         let modules = self.closure(file, &imports, &mut faults);

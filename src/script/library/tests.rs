@@ -206,6 +206,73 @@ impl Gate for NoBadWord {
 }
 
 #[test]
+fn what_reaches_outside_of_allow_does_not_go_live() {
+    let dir = folder(&[("noop.rhai", NOOP)]);
+    let library = Library::load(dir.path()).unwrap();
+    let version = || library.snapshot().scripts[&name("noop")].job_type.version.clone();
+    let good = version();
+    for call in ["http::get(\"https://example.com/\")", "secret(\"token\")", "sql::query(\"sales\", \"SELECT 1\")"] {
+        let text = format!("const JOB = #{{}};\nfn run(job) {{ {call} }}\n");
+        fs::write(dir.path().join("noop.rhai"), text).unwrap();
+        settle(&library);
+        assert_eq!(version(), good, "{call}");
+        let refused = library.snapshot().refused[0].reason.clone();
+        assert!(refused.contains("is not in the script's `allow."), "{refused}");
+    }
+}
+
+#[test]
+fn the_gate_is_not_asked_about_what_check_refuses() {
+    let dir = folder(&[("noop.rhai", NOOP)]);
+    let library = Library::load(dir.path()).unwrap();
+    let asked = Arc::default();
+    library.judge_by(Box::new(NoBadWord(Arc::clone(&asked))));
+    fs::write(dir.path().join("noop.rhai"), "const JOB = #{};\nfn run(job) { secret(\"bad\") }\n").unwrap();
+    settle(&library);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[test]
+fn what_a_try_catches_is_a_warning() {
+    let text = "const JOB = #{};\nfn run(job) {\n    try { nope(1); nowhere } catch { nope_either() }\n}\n";
+    let dir = folder(&[("noop.rhai", text)]);
+    let snapshot = Library::load(dir.path()).unwrap().snapshot();
+    let lines = |located: &[Located]| located.iter().map(|(fault, _)| fault.message.clone()).collect::<Vec<_>>();
+    assert_eq!(lines(&snapshot.warnings), ["there is no function `nope`", "there is no variable `nowhere`"]);
+    assert_eq!(lines(&snapshot.faults), ["there is no function `nope_either`"]);
+}
+
+#[test]
+fn only_variables_that_nobody_has_are_told() {
+    let unknown = |code: &str| {
+        let text = format!("const JOB = #{{}};\nconst TOP = 1;\n{code}\n");
+        let dir = folder(&[("noop.rhai", &text)]);
+        let snapshot = Library::load(dir.path()).unwrap().snapshot();
+        snapshot.faults.iter().map(|(fault, _)| fault.message.clone()).collect::<Vec<_>>()
+    };
+    for code in [
+        "fn run(job) { let n = 0; let f = || { let m = n; || { m += 1; m + n } }; f.call().call() }",
+        "fn run(job) { for (x, i) in [1] { print(x + i); } try { } catch (e) { e } }",
+        "fn run(job) { let g = helper; [1].map(helper).map(|x| x + g.call(x)) } fn helper(x) { x }",
+        "fn run(job) { const X = 1; let f = |a| a + X + job.attempt; f.call(global::TOP) }",
+        "fn run(job) { let y = 1; add!() } fn add() { y + 1 }",
+        "fn run(job) { let o = #{ n: 1, f: |x| this.n + x }; o.f(1); switch 1 { 1 if o.n > 0 => o, _ => () } }",
+        "fn run(job) { if is_def_var(\"x\") { x } }",
+    ] {
+        assert!(unknown(code).is_empty(), "{code}: {:?}", unknown(code));
+    }
+    for (code, name) in [
+        ("fn run(job) { jbo.payload }", "jbo"),
+        ("fn run(job) { [1].map(|x| x + nope) }", "nope"),
+        ("fn run(job) { TOP }", "TOP"),
+        ("fn run(job) { helper() } fn helper() { job.payload }", "job"),
+        ("fn run(job) { { let inner = 1; } `${inner}` }", "inner"),
+    ] {
+        assert_eq!(unknown(code), [format!("there is no variable `{name}`")], "{code}");
+    }
+}
+
+#[test]
 fn what_the_gate_refuses_does_not_go_live() {
     let dir = folder(&[("noop.rhai", NOOP), ("other.rhai", NOOP)]);
     let library = Library::load(dir.path()).unwrap();

@@ -31,7 +31,7 @@ const CALLS: &[&str] = &[
     "try { xlsx::format(#{ a: [[1, long, []]] }) } catch {}",
     "url::parse_query(url::query(#{ a: long }))",
     "url::decode(url::encode(huge))",
-    r#"try { http::get("http://127.0.0.2/") } catch {}"#,
+    r#"try { http::get("http://" + "127.0.0.2/") } catch {}"#,
     r#"try { sql::query("sales", "SELEC") } catch {}"#,
 ];
 
