@@ -40,10 +40,14 @@ pub fn run(config: &Config, path: Option<PathBuf>, json: bool) -> Outcome {
             say(&format!("{}\n", fault.warning(source, color)));
         }
         match faults.len() {
-            0 => say(&format!("{} scripts, no faults: {}", good.len(), good.join(", "))),
-            1 => say(&format!("{} good scripts, 1 fault", good.len())),
-            count => say(&format!("{} good scripts, {count} faults", good.len())),
+            0 => say(&format!("{}, no faults: {}", good_scripts(good.len()), good.join(", "))),
+            1 => say(&format!("{}, 1 fault", good_scripts(good.len()))),
+            count => say(&format!("{}, {count} faults", good_scripts(good.len()))),
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(Failure::Said) }
+}
+
+fn good_scripts(count: usize) -> String {
+    format!("{count} good script{}", if count == 1 { "" } else { "s" })
 }

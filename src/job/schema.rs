@@ -1,5 +1,6 @@
 //! A payload schema, compiled once per version. JSON Schema 2020-12 without network: only local `$ref`s resolve.
 
+use jsonschema::ValidationError;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -29,18 +30,26 @@ impl PayloadSchema {
     /// # Errors
     /// When `schema` is no JSON Schema, or refers to another document.
     pub fn compile(schema: &Value) -> Result<Self, InvalidSchema> {
-        jsonschema::options()
-            .with_draft(jsonschema::Draft::Draft202012)
-            .should_validate_formats(true)
-            // Linear time: a pattern comes from the script, the text from the caller.
-            .with_pattern_options(jsonschema::PatternOptions::regex())
-            .build(schema)
-            .map(Self)
-            .map_err(|error| {
-                let at = error.instance_path().to_string();
-                let place = if at.is_empty() { String::new() } else { format!(" at {at}") };
-                InvalidSchema(format!("the payload schema is not valid{place}: {}", cut(&error.to_string())))
-            })
+        build(schema).map(Self).map_err(|error| {
+            let at = error.instance_path().to_string();
+            let place = if at.is_empty() { String::new() } else { format!(" at {at}") };
+            InvalidSchema(format!("the payload schema is not valid{place}: {}", cut(&error.to_string())))
+        })
+    }
+
+    /// Everything that is wrong with a schema, with the place in it; empty when it compiles.
+    #[must_use]
+    pub fn faults_of(schema: &Value) -> Vec<PayloadFault> {
+        let fault = |error: &ValidationError<'_>| PayloadFault {
+            pointer: error.instance_path().to_string(),
+            message: cut(&error.to_string()),
+        };
+        let meta = jsonschema::draft202012::meta::validator();
+        let found: Vec<PayloadFault> = meta.iter_errors(schema).take(MAX_FAULTS).map(|error| fault(&error)).collect();
+        if !found.is_empty() {
+            return found;
+        }
+        build(schema).err().iter().map(fault).collect()
     }
 
     /// Where `payload` does not fit; empty when it does.
@@ -56,6 +65,15 @@ impl PayloadSchema {
             .map(|error| PayloadFault { pointer: error.instance_path().to_string(), message: cut(&error.to_string()) })
             .collect()
     }
+}
+
+fn build(schema: &Value) -> Result<jsonschema::Validator, ValidationError<'static>> {
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
+        .should_validate_formats(true)
+        // Linear time: a pattern comes from the script, the text from the caller.
+        .with_pattern_options(jsonschema::PatternOptions::regex())
+        .build(schema)
 }
 
 /// Faults in one line.
@@ -103,6 +121,18 @@ mod tests {
     fn a_schema_that_is_none_is_refused() {
         assert!(PayloadSchema::compile(&json!({ "type": "objekt" })).is_err());
         assert!(PayloadSchema::compile(&json!({ "pattern": "(a" })).is_err());
+    }
+
+    #[test]
+    fn every_fault_of_a_schema_has_its_place() {
+        let faults = PayloadSchema::faults_of(&json!({
+            "type": "objekt", "properties": { "a/b": { "minimum": "1" } }, "required": "a",
+        }));
+        let mut pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+        pointers.sort_unstable();
+        assert_eq!(pointers, ["/properties/a~1b/minimum", "/required", "/type"]);
+        assert!(PayloadSchema::faults_of(&json!({ "type": "object" })).is_empty());
+        assert_eq!(PayloadSchema::faults_of(&json!({ "$ref": "#/$defs/nope" })).len(), 1);
     }
 
     #[test]

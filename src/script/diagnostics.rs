@@ -137,7 +137,11 @@ pub fn near<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     known
         .into_iter()
         .map(|word| (strsim::damerau_levenshtein(written, word), word))
-        .filter(|(distance, word)| *distance <= word.len().max(written.len()).div_ceil(3))
+        // A short name is near to nearly every other.
+        .filter(|(distance, word)| {
+            let length = word.len().max(written.len());
+            *distance <= (length / 3).max(1) && distance * 2 < length
+        })
         .min()
         .map(|(_, word)| format!("did you mean `{word}`?"))
 }

@@ -1,6 +1,7 @@
 //! From what the script engine says of a failure to what callers see: kind, text, place, snippet, call stack.
 
 use rhai::{Dynamic, EvalAltResult, Position};
+use unicode_width::UnicodeWidthStr;
 
 use super::fiber::ScriptEnd;
 use super::fiber::context::{End, RunContext, StopReason};
@@ -190,19 +191,24 @@ fn snippet(source: &str, line: usize, column: Option<usize>) -> Option<String> {
     let skipped = column.saturating_sub(WIDTH / 2);
     let shown: String = text.chars().skip(skipped).take(WIDTH).map(|c| if c == '\t' { ' ' } else { c }).collect();
     let before = column - 1 - skipped.min(column - 1);
+    let at = shown.char_indices().nth(before).map_or(shown.len(), |(at, _)| at);
     // The word that begins there, as in the cards of `check`.
-    let word = shown.chars().skip(before).take_while(|c| c.is_alphanumeric() || *c == '_').count().max(1);
+    let word: String = shown[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
     let margin = line.to_string();
-    Some(format!("{margin} | {shown}\n{} | {}{}", " ".repeat(margin.len()), " ".repeat(before), "^".repeat(word)))
+    // Some characters take two places on a terminal.
+    let (blanks, carets) = (shown[..at].width(), word.width().max(1));
+    Some(format!("{margin} | {shown}\n{} | {}{}", " ".repeat(margin.len()), " ".repeat(blanks), "^".repeat(carets)))
 }
 
 /// The engine's text without the "(line 1, position 2)" that the place says already.
 fn without_place(error: &EvalAltResult) -> String {
     let text = error.to_string();
-    match text.rfind(" (line ") {
-        Some(at) if text.ends_with(')') => text[..at].to_owned(),
-        _ => text,
-    }
+    let text = match text.rfind(" (line ") {
+        Some(at) if text.ends_with(')') => &text[..at],
+        _ => &text,
+    };
+    // The types as `type_of` calls them.
+    text.replace("&str | ImmutableString | String", "string")
 }
 
 fn cut(mut text: String, bytes: usize) -> String {
@@ -222,6 +228,12 @@ mod tests {
     fn a_snippet_points_at_its_column() {
         assert_eq!(snippet("let a = 1;\nlet b = ;\n", 2, Some(9)).unwrap(), "2 | let b = ;\n  |         ^");
         assert_eq!(snippet("x", 7, Some(1)), None);
+    }
+
+    #[test]
+    fn a_caret_stands_below_its_word_after_wide_characters() {
+        let shown = snippet("let s = \"日本😀é\"; s.nope()", 1, Some(19)).unwrap();
+        assert_eq!(shown, "1 | let s = \"日本😀é\"; s.nope()\n  |                      ^^^^");
     }
 
     #[test]

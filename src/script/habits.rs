@@ -33,6 +33,9 @@ pub fn hint(source: &str, at: Position, error: &ParseErrorType) -> Option<String
         }
         _ if text.contains("reserved") => Some(around.reserved(text.split('\'').nth(1).unwrap_or_default())),
         ParseErrorType::WrongFnDefinition => Some(around.nested(source)),
+        ParseErrorType::WrongDocComment => {
+            Some("`///` describes the function that follows; other comments begin with `//`".to_owned())
+        }
         ParseErrorType::ExprExpected(what) if what == "a literal" => Some(
             "the cases of a `switch` are literal values and ranges; a condition follows one: `1 if ready => …`"
                 .to_owned(),
@@ -76,6 +79,7 @@ impl<'a> Around<'a> {
 
     /// A word or sign that Rhai keeps for itself.
     fn reserved(&self, word: &str) -> String {
+        let is_name = matches!(self.last_word(), "fn" | "let" | "const") || self.before.ends_with(['.', ':']);
         let is_key = self.rest.get(word.len()..).is_some_and(|after| after.trim_start().starts_with(':'));
         if is_key {
             return format!(
@@ -83,6 +87,7 @@ impl<'a> Around<'a> {
             );
         }
         let instead = match word {
+            _ if is_name => return format!("Rhai keeps `{word}` for itself: take another name"),
             "null" | "nil" | "void" => "the value for nothing is `()`",
             "var" => "variables are declared with `let`",
             "match" | "case" => "choose with `switch x { 1 => …, _ => … }`",
@@ -245,6 +250,8 @@ mod tests {
             ("fn f() { fn g() { } }", "closure"),
             ("let s = f\"x\";", "backticks"),
             ("print \"x\";", "print(…)"),
+            ("fn go() { }", "another name"),
+            ("fn f() { 1 }\n/// the end\n", "begin with `//`"),
         ] {
             let said = help(source);
             assert!(said.contains(expected), "{source}: {said}");

@@ -21,6 +21,16 @@ pub fn hint(script: &Script, program: &AST, error: &EvalAltResult) -> Option<Str
                 .or_else(|| Some("import it at the top: `import \"lib/NAME\" as NAME;`".to_owned()))
         }
         EvalAltResult::ErrorDotExpr(text, _) if text.contains("'()'") => Some(NOTHING.to_owned()),
+        EvalAltResult::ErrorDotExpr(text, _) => {
+            let kind = text.rsplit('\'').nth(1).filter(|_| text.starts_with("Unknown property"))?;
+            Some(format!("only maps have properties of their own, and the value before it is of the type {kind}"))
+        }
+        EvalAltResult::ErrorMismatchDataType(expected, ..) if expected == "bool" => {
+            Some("a condition is true or false: compare, as in `x > 0` or `x != ()`".to_owned())
+        }
+        EvalAltResult::ErrorArrayBounds(..) | EvalAltResult::ErrorStringBounds(..) => Some(
+            "positions begin at 0, and at -1 from the end; `.get(position)` gives () where there is nothing".to_owned(),
+        ),
         EvalAltResult::ErrorIndexingType(text, _) if text.starts_with("()") => Some(NOTHING.to_owned()),
         EvalAltResult::ErrorAssignmentToConstant(..) => {
             Some("constants and parameters of closures stay as they are: copy it into a `let` first".to_owned())
@@ -38,7 +48,7 @@ const NOTHING: &str = "the value before it is (), which is what a map gives for 
 /// `signature` is `name (type, type)`.
 fn function(program: &AST, signature: &str) -> Option<String> {
     let (name, types) = signature.split_once(" (").unwrap_or((signature, ")"));
-    let types = types.strip_suffix(')').unwrap_or(types);
+    let types = types.strip_suffix(')').unwrap_or(types).replace("&str | ImmutableString | String", "string");
     let own = calls::functions_of(program);
     let name = name.rsplit("::").next().unwrap_or(name);
     if let Some(counts) = own.get(name).or_else(|| calls::known().get(name)) {
@@ -46,12 +56,25 @@ fn function(program: &AST, signature: &str) -> Option<String> {
             return Some(NOTHING.to_owned());
         }
         let given = types.split(", ").filter(|kind| !kind.is_empty()).count();
+        if is_operator(name) && types.contains("string") {
+            return Some(format!(
+                "`{name}` is for numbers: `parse_int(text)` and `parse_float(text)` make one of a text"
+            ));
+        }
+        if is_operator(name) {
+            let types = types.split(", ").collect::<Vec<_>>().join("` and `");
+            return Some(format!("`{name}` does not take `{types}`"));
+        }
         if counts.contains(&given) {
             return Some(format!("there is a `{name}`, for values of other types"));
         }
         return Some(counted(name, counts));
     }
     near_function(name, &own).or_else(|| near(name, own.keys().map(String::as_str)))
+}
+
+fn is_operator(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
 fn counted(name: &str, counts: &BTreeSet<usize>) -> String {
@@ -66,6 +89,9 @@ pub fn variable(source: &str, name: &str) -> String {
             rest.trim_start().strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='))
         })
     };
+    if name.contains("::") {
+        return "what a module shows of its values it says with `export const NAME = …;`".to_owned();
+    }
     if source.lines().any(is_constant) {
         return format!("in a function it is `global::{name}`, as every constant of the top level");
     }

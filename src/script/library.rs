@@ -111,7 +111,7 @@ impl Library {
     /// When the folder cannot be read.
     pub fn load(dir: &Path) -> std::io::Result<Arc<Self>> {
         let contents = Contents::read(dir)?;
-        let snapshot = build(&contents.accepted, &Snapshot::default());
+        let snapshot = build(&contents, &Snapshot::default());
         Ok(Arc::new(Self {
             dir: std::path::absolute(dir)?,
             live: ArcSwap::from_pointee(snapshot),
@@ -170,7 +170,7 @@ impl Library {
         }
         if changed || again || verdicts.is_open() {
             let before = self.live.load_full();
-            let next = build(&contents.accepted, &before);
+            let next = build(contents, &before);
             let next = verdicts.judge(self.gate(), next, &before, &contents.accepted);
             report(&before, &next);
             self.live.store(Arc::new(next));
@@ -236,7 +236,8 @@ struct Build<'a> {
     warnings: Vec<Located>,
 }
 
-fn build(files: &BTreeMap<String, Arc<str>>, before: &Snapshot) -> Snapshot {
+fn build(contents: &Contents, before: &Snapshot) -> Snapshot {
+    let files = &contents.accepted;
     let mut checker = engine::build();
     checker.set_optimization_level(OptimizationLevel::None);
     let mut build = Build {
@@ -286,6 +287,7 @@ fn build(files: &BTreeMap<String, Arc<str>>, before: &Snapshot) -> Snapshot {
             }
         }
     }
+    build.add_left_out(contents, &mut next);
     next.faults = build.faults;
     next.warnings = build.warnings;
     next
@@ -313,6 +315,22 @@ impl Build<'_> {
         }
     }
 
+    /// Files that could not be read as text. What has no good version is no job type, and says why.
+    fn add_left_out(&mut self, contents: &Contents, next: &mut Snapshot) {
+        for (file, out) in &contents.left_out {
+            let place = out.place.and_then(|(line, column)| Some((line.try_into().ok()?, column.try_into().ok()?)));
+            let at = place.map_or(Position::NONE, |(line, column)| Position::new(line, column));
+            let (fault, source) = (Fault::new(file, at, out.why.clone()), out.text.clone().unwrap_or_default());
+            let name = file.strip_suffix(".rhai").and_then(|stem| JobName::new(stem).ok());
+            if let Some(name) = name.filter(|_| !contents.accepted.contains_key(file)) {
+                let reason = fault.card(&source, false);
+                let version = Version::of(&[reason.as_bytes()]);
+                next.refused.push(Refused { name, version, reason, at: SystemClock.now() });
+            }
+            self.faults.push((fault, source));
+        }
+    }
+
     fn cards(&self, faults: &[Fault]) -> String {
         faults.iter().map(|fault| fault.card(&self.source(&fault.file), false)).collect::<Vec<_>>().join("\n")
     }
@@ -333,6 +351,7 @@ impl Build<'_> {
             self.callable.insert(path(file), calls::functions_of(ast));
             self.reach.insert(path(file), Reach::of(ast));
         }
+        let circles = circles(&parsed);
         let mut modules = BTreeMap::new();
         let mut warnings = Vec::new();
         for (file, ast) in parsed {
@@ -343,6 +362,7 @@ impl Build<'_> {
                 warnings.extend(found.warnings);
                 let (imports, more) = metadata::imports(file, &ast);
                 faults.extend(more);
+                faults.extend(circles.iter().filter(|fault| fault.file == *file).cloned());
                 if faults.is_empty() { Ok(imports.into_iter().map(|(path, _)| path).collect()) } else { Err(faults) }
             });
             modules.insert(path(file), imports);
@@ -399,7 +419,7 @@ impl Build<'_> {
         let mut parts = vec![source.as_bytes()];
         parts.extend(modules.iter().flat_map(|(path, source)| [path.as_bytes(), source.as_bytes()]));
         let version = Version::of(&parts);
-        let spec = metadata::read(file, &ast).unwrap_or_else(|more| {
+        let spec = metadata::read(file, source, &ast).unwrap_or_else(|more| {
             faults.extend(more);
             crate::job::JobSpec::default()
         });
@@ -471,6 +491,34 @@ impl Build<'_> {
         }
         found
     }
+}
+
+/// Modules that import each other, which no load would come to the end of.
+fn circles(parsed: &[(&String, Result<AST, Vec<Fault>>)]) -> Vec<Fault> {
+    let imports: BTreeMap<&str, Vec<(String, Position)>> = parsed
+        .iter()
+        .filter_map(|(file, ast)| Some((file.trim_end_matches(".rhai"), metadata::imports_at_once(ast.as_ref().ok()?))))
+        .collect();
+    let mut faults = Vec::new();
+    for (from, edges) in &imports {
+        for (to, at) in edges {
+            // The way back, nearest first.
+            let mut ways = std::collections::VecDeque::from([vec![to.as_str()]]);
+            let mut seen = BTreeSet::new();
+            while let Some(way) = ways.pop_front() {
+                let last = way[way.len() - 1];
+                if last == *from {
+                    let way = [&[*from], &way[..]].concat().join(" → ");
+                    let fault = Fault::new(&format!("{from}.rhai"), *at, format!("the import leads back here: {way}"));
+                    faults.push(fault.with_hint("put what both need into a module of its own"));
+                    break;
+                }
+                let next = imports.get(last).into_iter().flatten().map(|(next, _)| next.as_str());
+                ways.extend(next.filter(|next| seen.insert(*next)).map(|next| [&way[..], &[next]].concat()));
+            }
+        }
+    }
+    faults
 }
 
 /// The `//!` text without its marks.

@@ -23,6 +23,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// `memory` lies between these. Bytes.
 const MEMORY: std::ops::RangeInclusive<u64> = (1 << 20)..=(4 << 30);
 const MAX_ATTEMPTS: i64 = 1000;
+const LOCAL_REF: &str = "a `$ref` leads to a place in the same schema, such as \"#/$defs/address\"";
 
 /// A literal with its place.
 struct Literal {
@@ -74,14 +75,15 @@ impl Report<'_> {
 ///
 /// # Errors
 /// Every fault found.
-pub fn read(file: &str, ast: &AST) -> Result<JobSpec, Vec<Fault>> {
+pub fn read(file: &str, source: &str, ast: &AST) -> Result<JobSpec, Vec<Fault>> {
     let mut report = Report { file, faults: Vec::new() };
     let job = top_level(ast, &mut report);
-    entry(ast, &mut report);
+    entry(ast, source, &mut report);
     let spec = match job {
         Some(expr) => spec(expr, &mut report),
         None => JobSpec::default(),
     };
+    report.faults.sort_by_key(|fault| (fault.line, fault.column));
     if report.faults.is_empty() { Ok(spec) } else { Err(report.faults) }
 }
 
@@ -114,6 +116,18 @@ pub fn imports(file: &str, ast: &AST) -> (Vec<(String, Position)>, Vec<Fault>) {
         true
     });
     (found, report.faults)
+}
+
+/// The modules that a module imports as soon as it is loaded: not those that its functions import when they are called.
+pub fn imports_at_once(ast: &AST) -> Vec<(String, Position)> {
+    let imports = ast.statements().iter().filter_map(|statement| match statement {
+        Stmt::Import(import, _) => match &import.0 {
+            Expr::StringConstant(name, at) => Some((name.to_string(), *at)),
+            _ => None,
+        },
+        _ => None,
+    });
+    imports.collect()
 }
 
 /// Modules have the form of scripts, without `const JOB` and `run`, and may compute what they export.
@@ -216,12 +230,12 @@ fn top_level<'a>(ast: &'a AST, report: &mut Report) -> Option<&'a Expr> {
     job
 }
 
-fn entry(ast: &AST, report: &mut Report) {
+fn entry(ast: &AST, source: &str, report: &mut Report) {
     let mut arities = ast.iter_functions().filter(|function| function.name == "run").map(|f| f.params.len());
     match (arities.next(), arities.next()) {
         (Some(1), None) => {}
         (None, _) => report.add_hint(Position::NONE, "there is no `fn run(job)`", "it is the entry of a job script"),
-        _ => report.add(Position::NONE, "`fn run` must be there once, with one parameter: `fn run(job)`"),
+        _ => report.add(place_of(source, "run"), "`fn run` must be there once, with one parameter: `fn run(job)`"),
     }
 }
 
@@ -263,7 +277,7 @@ fn spec(expr: &Expr, report: &mut Report) -> JobSpec {
             .add(job.at, format!("`const JOB` must be a map such as #{{ queue: \"mail\" }}, not {}", job.value.name()));
         return spec;
     };
-    let mut payload_at = Position::NONE;
+    let mut payload = None;
     let mut examples = Vec::new();
     for (key, at, value) in entries {
         match key.as_str() {
@@ -293,8 +307,8 @@ fn spec(expr: &Expr, report: &mut Report) -> JobSpec {
             "backoff" => spec.backoff = backoff(value, report),
             "memory" => set(&mut spec.memory, memory(&value, report)),
             "payload" => {
-                payload_at = value.at;
-                spec.schema = json(value);
+                spec.schema = json(&value);
+                payload = Some(value);
             }
             "examples" => examples = array(value, "examples", report),
             "keep" => keep(value, &mut spec, report),
@@ -312,37 +326,66 @@ fn spec(expr: &Expr, report: &mut Report) -> JobSpec {
             other => unknown_key(other, at, "const JOB", KEYS, report),
         }
     }
-    check_payload(&mut spec, payload_at, examples, report);
+    if let Some(payload) = payload {
+        check_schema(&spec, &payload, report);
+    }
+    check_examples(&mut spec, examples, report);
     spec
 }
 
-/// The schema must be one, and the examples must fit it.
-fn check_payload(spec: &mut JobSpec, at: Position, examples: Vec<Literal>, report: &mut Report) {
-    let schema = match PayloadSchema::compile(&spec.schema) {
-        Ok(schema) => Some(schema),
-        Err(error) => {
-            let text = error.to_string();
-            if text.contains("/type:") {
-                report.add_hint(at, text, "the types are array, boolean, integer, null, number, object, string");
-            } else {
-                report.add(at, text);
-            }
-            None
+/// The schema must be one; a fault stands where it is written.
+fn check_schema(spec: &JobSpec, written: &Literal, report: &mut Report) {
+    for fault in PayloadSchema::faults_of(&spec.schema) {
+        let (at, said) = (place(written, &fault.pointer), fault.message);
+        let message = |said: &str| format!("the payload schema is not valid: {said}");
+        if let Some((document, _)) = said.split_once(" is not present in a registry") {
+            let document = document.trim_start_matches("Resource ");
+            report.add_hint(at, message(&format!("{document} is another document")), LOCAL_REF);
+        } else if said.starts_with("Pointer ") {
+            report.add_hint(at, message(&said), LOCAL_REF);
+        } else if let Some((given, _)) =
+            said.split_once(" is not valid under").filter(|_| fault.pointer.ends_with("/type"))
+        {
+            let hint = "the types are array, boolean, integer, null, number, object, string";
+            report.add_hint(at, message(&format!("{given} is no type")), hint);
+        } else {
+            report.add(at, message(&said));
         }
-    };
+    }
+}
+
+/// The examples must fit the schema.
+fn check_examples(spec: &mut JobSpec, examples: Vec<Literal>, report: &mut Report) {
+    let schema = PayloadSchema::compile(&spec.schema).ok();
     for example in examples {
-        let at = example.at;
-        let value = json(example);
+        let value = json(&example);
         for fault in schema.iter().flat_map(|schema| schema.faults(&value)) {
-            let place = if fault.pointer.is_empty() {
+            let said = if fault.pointer.is_empty() {
                 "the example".to_owned()
             } else {
                 format!("the example's {}", fault.pointer)
             };
-            report.add(at, format!("{place} does not fit the payload schema: {}", fault.message));
+            let at = place(&example, &fault.pointer);
+            report.add(at, format!("{said} does not fit the payload schema: {}", fault.message));
         }
         spec.examples.push(value);
     }
+}
+
+/// Where the value is written that a JSON Pointer leads to, or what is nearest around it.
+fn place(literal: &Literal, pointer: &str) -> Position {
+    let mut found = literal;
+    for part in pointer.split('/').skip(1) {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        let next = match &found.value {
+            Kind::Map(entries) => entries.iter().find(|(key, ..)| *key == part).map(|(.., value)| value),
+            Kind::Array(items) => part.parse::<usize>().ok().and_then(|index| items.get(index)),
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        found = next;
+    }
+    found.at
 }
 
 fn set<T>(target: &mut T, value: Option<T>) {
@@ -489,16 +532,29 @@ fn allow(value: Literal, spec: &mut JobSpec, report: &mut Report) {
     }
 }
 
-fn json(literal: Literal) -> Value {
-    match literal.value {
+fn json(literal: &Literal) -> Value {
+    match &literal.value {
         Kind::Null => Value::Null,
-        Kind::Bool(value) => Value::Bool(value),
-        Kind::Int(value) => Value::Number(value.into()),
-        Kind::Float(value) => Number::from_f64(value).map_or(Value::Null, Value::Number),
-        Kind::String(value) => Value::String(value),
-        Kind::Array(items) => Value::Array(items.into_iter().map(json).collect()),
+        Kind::Bool(value) => Value::Bool(*value),
+        Kind::Int(value) => Value::Number((*value).into()),
+        Kind::Float(value) => Number::from_f64(*value).map_or(Value::Null, Value::Number),
+        Kind::String(value) => Value::String(value.clone()),
+        Kind::Array(items) => Value::Array(items.iter().map(json).collect()),
         Kind::Map(entries) => {
-            Value::Object(entries.into_iter().map(|(key, _, value)| (key, json(value))).collect::<Map<_, _>>())
+            Value::Object(entries.iter().map(|(key, _, value)| (key.clone(), json(value))).collect::<Map<_, _>>())
         }
     }
+}
+
+/// Where a function is written; Rhai tells no place of functions.
+pub fn place_of(source: &str, function: &str) -> Position {
+    let at = source.find(&format!("fn {function}(")).map(|at| at + 3);
+    at.map_or(Position::NONE, |at| {
+        let line = source[..at].matches('\n').count() + 1;
+        let column = source[..at].rsplit('\n').next().map_or(0, |text| text.chars().count()) + 1;
+        match (u16::try_from(line), u16::try_from(column)) {
+            (Ok(line), Ok(column)) => Position::new(line, column),
+            _ => Position::NONE,
+        }
+    })
 }

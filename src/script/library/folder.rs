@@ -21,8 +21,26 @@ pub struct Contents {
     pub accepted: BTreeMap<String, Arc<str>>,
     /// What was seen last and since when; none: the file is gone.
     moving: BTreeMap<String, (Option<Arc<str>>, Instant)>,
-    /// Files that were left out, and why, so that it is said once.
-    left_out: BTreeMap<String, String>,
+    /// Files that are left out, and why: a place in the text, when the reason has one.
+    pub left_out: BTreeMap<String, LeftOut>,
+    /// The same at the look before, so that it is said once.
+    left_out_before: BTreeMap<String, LeftOut>,
+}
+
+/// Why a file is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    pub why: String,
+    /// Its text, as far as there is one: what is no UTF-8 is replaced.
+    pub text: Option<Arc<str>>,
+    /// Line and column, from 1.
+    pub place: Option<(usize, usize)>,
+}
+
+impl From<&str> for LeftOut {
+    fn from(why: &str) -> Self {
+        Self { why: why.to_owned(), text: None, place: None }
+    }
 }
 
 impl Contents {
@@ -43,7 +61,7 @@ impl Contents {
     pub fn look(&mut self, dir: &Path, now: Instant, renamed: &BTreeSet<String>) -> io::Result<bool> {
         let disk = self.on_disk(dir)?;
         let names: BTreeSet<String> = disk.keys().chain(self.accepted.keys()).cloned().collect();
-        let mut changed = false;
+        let mut changed = self.left_out != self.left_out_before;
         for name in names {
             let seen = disk.get(&name);
             if seen == self.accepted.get(&name) {
@@ -77,6 +95,7 @@ impl Contents {
     fn on_disk(&mut self, dir: &Path) -> io::Result<BTreeMap<String, Arc<str>>> {
         // Resolved each time: the folder itself may be a link that a deploy swaps.
         let root = fs::canonicalize(dir)?;
+        self.left_out_before = std::mem::take(&mut self.left_out);
         let mut found = BTreeMap::new();
         self.walk(&root, &root, "", 0, &mut found)?;
         Ok(found)
@@ -100,7 +119,7 @@ impl Contents {
             // A file may vanish between the listing and the look: then it is gone, not an error.
             let Ok(real) = fs::canonicalize(entry.path()) else { continue };
             if !real.starts_with(root) {
-                self.leave_out(path, "it is a link that leads out of the jobs folder");
+                self.leave_out(path, "it is a link that leads out of the jobs folder".into());
                 continue;
             }
             let Ok(info) = fs::metadata(&real) else { continue };
@@ -114,7 +133,7 @@ impl Contents {
                         found.insert(path, text);
                     }
                     Err(why) => {
-                        self.leave_out(path.clone(), &why);
+                        self.leave_out(path.clone(), why);
                         // What was good stays, rather than look deleted.
                         found.extend(self.accepted.get(&path).map(|text| (path, Arc::clone(text))));
                     }
@@ -124,11 +143,11 @@ impl Contents {
         Ok(())
     }
 
-    fn leave_out(&mut self, path: String, why: &str) {
-        if self.left_out.get(&path).is_none_or(|before| before != why) {
-            tracing::error!("jobs/{path} is left out: {why}");
-            self.left_out.insert(path, why.to_owned());
+    fn leave_out(&mut self, path: String, why: LeftOut) {
+        if self.left_out_before.get(&path) != Some(&why) {
+            tracing::error!("jobs/{path} is left out: {}", why.why);
         }
+        self.left_out.insert(path, why);
     }
 }
 
@@ -140,13 +159,22 @@ fn is_ours(path: &str) -> bool {
     is_script && if path.starts_with("lib/") { !path.ends_with(".test.rhai") } else { !path.contains('/') }
 }
 
-fn read_text(path: &Path, size: u64) -> Result<Arc<str>, String> {
+fn read_text(path: &Path, size: u64) -> Result<Arc<str>, LeftOut> {
     if size > MAX_FILE {
-        return Err(format!("it is larger than {MAX_FILE} bytes"));
+        let why = format!("the file has {size} bytes, and the most is {MAX_FILE}");
+        return Err(LeftOut { why, text: None, place: None });
     }
-    let bytes = fs::read(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    let bytes = fs::read(path).map_err(|error| LeftOut::from(format!("it cannot be read: {error}").as_str()))?;
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(text.into()),
-        Err(error) => Err(format!("it is not UTF-8: the byte at {} is no text", error.utf8_error().valid_up_to())),
+        // Some editors begin files with a mark that is no part of the text.
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).into()),
+        Err(error) => {
+            let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+            let line = good.matches('\n').count() + 1;
+            let column = good.rsplit('\n').next().map_or(0, |text| text.chars().count()) + 1;
+            let text = String::from_utf8_lossy(error.as_bytes()).into();
+            let why = "the file is not UTF-8: here is a byte that is no text".to_owned();
+            Err(LeftOut { why, text: Some(text), place: Some((line, column)) })
+        }
     }
 }

@@ -72,7 +72,7 @@ impl Build<'_> {
                 tests.push(function.name.to_owned());
             } else {
                 let message = format!("`fn {}` has parameters, which nobody gives to a test", function.name);
-                faults.push(Fault::new(file, place_of(source, function.name), message));
+                faults.push(Fault::new(file, metadata::place_of(source, function.name), message));
             }
         }
         tests.sort_by_key(|test| source.find(&format!("fn {test}(")));
@@ -86,17 +86,4 @@ impl Build<'_> {
         let (file, source) = (file.to_owned(), Arc::clone(source));
         Ok(TestFile { name, file, source, tests, modules, templates: Arc::clone(templates) })
     }
-}
-
-/// Where a function is written; Rhai tells no place of functions.
-pub(super) fn place_of(source: &str, function: &str) -> Position {
-    let at = source.find(&format!("fn {function}(")).map(|at| at + 3);
-    at.map_or(Position::NONE, |at| {
-        let line = source[..at].matches('\n').count() + 1;
-        let column = source[..at].rsplit('\n').next().map_or(0, |text| text.chars().count()) + 1;
-        match (u16::try_from(line), u16::try_from(column)) {
-            (Ok(line), Ok(column)) => Position::new(line, column),
-            _ => Position::NONE,
-        }
-    })
 }

@@ -179,6 +179,52 @@ fn a_link_that_leads_out_is_left_out() {
 }
 
 #[test]
+fn what_is_no_text_is_a_fault_and_what_was_good_stays() {
+    let dir = folder(&[("noop.rhai", NOOP), ("marked.rhai", &format!("\u{feff}{NOOP}"))]);
+    fs::write(dir.path().join("bytes.rhai"), b"const JOB = #{};\nfn run(job) { \"\xff\" }\n").unwrap();
+    fs::write(dir.path().join("large.rhai"), format!("{NOOP}{}", "//\n".repeat(1 << 19))).unwrap();
+    let library = Library::load(dir.path()).unwrap();
+    let snapshot = library.snapshot();
+    let faults: Vec<String> = snapshot.faults.iter().map(|(fault, _)| fault.to_string()).collect();
+    assert_eq!(faults[0], "bytes.rhai:2:16: the file is not UTF-8: here is a byte that is no text");
+    assert!(faults[1].starts_with("large.rhai: the file has ") && faults.len() == 2, "{faults:?}");
+    assert_eq!(snapshot.scripts.keys().map(JobName::as_str).collect::<Vec<_>>(), ["marked", "noop"]);
+    assert_eq!(snapshot.refused.iter().map(|refused| refused.name.as_str()).collect::<Vec<_>>(), ["bytes", "large"]);
+
+    fs::write(dir.path().join("noop.rhai"), b"\xff").unwrap();
+    fs::write(dir.path().join("bytes.rhai"), NOOP).unwrap();
+    fs::remove_file(dir.path().join("large.rhai")).unwrap();
+    settle(&library);
+    let snapshot = library.snapshot();
+    let faults: Vec<&str> = snapshot.faults.iter().map(|(fault, _)| fault.file.as_str()).collect();
+    assert_eq!(faults, ["noop.rhai"]);
+    assert_eq!(snapshot.scripts.len(), 3, "the version that is live stays");
+}
+
+#[test]
+fn modules_that_import_each_other_are_told() {
+    let dir = folder(&[
+        ("uses.rhai", "import \"lib/a\" as a;\nconst JOB = #{};\nfn run(job) { a::f() }"),
+        ("lib/a.rhai", "import \"lib/b\" as b;\nfn f() { b::f() }"),
+        ("lib/b.rhai", "import \"lib/a\" as a;\nfn f() { 1 }"),
+        ("lib/c.rhai", "fn f() { import \"lib/d\" as d; d::f() }"),
+        ("lib/d.rhai", "import \"lib/c\" as c;\nfn f() { 1 }"),
+        ("lib/e.rhai", "import \"lib/e\" as e;\nfn f() { 1 }"),
+    ]);
+    let snapshot = Library::load(dir.path()).unwrap().snapshot();
+    let faults: Vec<String> = snapshot.faults.iter().map(|(fault, _)| fault.to_string()).collect();
+    for expected in [
+        "lib/a.rhai:1:8: the import leads back here: lib/a → lib/b → lib/a",
+        "lib/b.rhai:1:8: the import leads back here: lib/b → lib/a → lib/b",
+        "lib/e.rhai:1:8: the import leads back here: lib/e → lib/e",
+    ] {
+        assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{faults:#?}");
+    }
+    assert_eq!(faults.len(), 3, "{faults:#?}");
+    assert!(snapshot.scripts.is_empty());
+}
+
+#[test]
 fn a_deleted_script_goes_and_comes_back() {
     let dir = folder(&[("noop.rhai", NOOP)]);
     let library = Library::load(dir.path()).unwrap();

@@ -165,7 +165,8 @@ impl Databases {
     fn find(&self, name: &str) -> HostResult<Backend> {
         self.by_name.get(&name.to_ascii_lowercase()).cloned().ok_or_else(|| {
             let (upper, known) = (name.to_ascii_uppercase(), self.names().collect::<Vec<_>>().join(", "));
-            sql_error(format!("there is no database `{name}`: set DATABASE_{upper}_URL (known: {known})"), false)
+            let known = if known.is_empty() { "none is set".to_owned() } else { format!("known: {known}") };
+            sql_error(format!("there is no database `{name}`: set DATABASE_{upper}_URL ({known})"), false)
         })
     }
 }
