@@ -69,11 +69,12 @@ other databases and the same one by name are not part of it, and there is no sec
 other writers; a transaction is a writer from its start.
 
 **PostgreSQL** (`postgres://user:password@host:port/name`): a parameter has the type that the statement gives it (`$1::int` where it \
-gives\nnone), and any value that the server reads as that type will do: a number, a text such as `2026-03-01` or `12.50`, a time, a map \
-or array\nfor `json`, an array for an array, a blob for `bytea`. Back come bool, integers and floats as they are; `numeric` as text, which \
+gives\nnone), and any value that the server reads as that type will do: a number, a text such as `2026-03-01` or `12.50`, a time, a map, \
+array\nor JSON text for `json`, an array for an array, a blob for `bytea`. Back come bool, integers and floats as they are; `numeric` as text, which \
 is exact;\n`json` and `jsonb` as values; `bytea` as a blob; arrays as arrays; `uuid`, enums and network addresses as text; `date`, `time`, \
-`timestamp`\nand `timestamptz` as ISO 8601 text, the last one in UTC, to the microsecond, which `time::parse` reads; `interval` as in `P1Y2M3DT4H`. \
-Another type is an\nerror that asks for `column::text`. `COPY` and `LISTEN` are refused; what else\na statement may do, say reading a file of the server, is up to the role in the URL: give scripts a plain one, not a superuser; settings and temporary tables end with the call or \
+`timestamp`\nand `timestamptz` as ISO 8601 text, the last one in UTC, to the microsecond, which `time::parse` reads; `interval` as in `P1Y2M3DT4H`; \
+bit strings as\n`0` and `1`. A number with a point within `json` is a float, `null` is `()`. What a script cannot hold without loss is an\nerror that names the \
+column and asks for `column::text`: money,\nranges, composite and geometric types, an integer of `json` beyond 64 bits, an array that does not begin at 1. `COPY` and `LISTEN` are refused; what else\na statement may do, say reading a file of the server, is up to the role in the URL: give scripts a plain one, not a superuser; settings and temporary tables end with the call or \
 transaction. A row\nhas at most 32 MiB. TLS is on and the certificate is checked unless the server is local; `?sslmode=disable`, `?sslmode=require` (no check) \
 and\n`?sslrootcert=FILE` in the URL change that.";
 
@@ -303,7 +304,7 @@ fn script_rows(function: &str, found: Rows) -> ScriptResult<Array> {
     for row in found.rows {
         let mut map = Map::new();
         for (column, value) in columns.iter().zip(row) {
-            map.insert(column.clone(), script_value(function, value)?);
+            map.insert(column.clone(), script_value(function, column, value)?);
         }
         rows.push(map.into());
         if !go_on() {
@@ -333,7 +334,7 @@ fn held(value: &SqlValue) -> usize {
     }
 }
 
-fn script_value(function: &str, value: SqlValue) -> ScriptResult<Dynamic> {
+fn script_value(function: &str, column: &str, value: SqlValue) -> ScriptResult<Dynamic> {
     Ok(match value {
         SqlValue::Null => Dynamic::UNIT,
         SqlValue::Bool(flag) => flag.into(),
@@ -341,9 +342,12 @@ fn script_value(function: &str, value: SqlValue) -> ScriptResult<Dynamic> {
         SqlValue::Real(real) => real.into(),
         SqlValue::Text(text) => text.into(),
         SqlValue::Blob(bytes) => Dynamic::from_blob(bytes),
-        SqlValue::Json(text) => from_json(function, &text)?,
+        // The fault of a value that a script cannot hold names the column and the way around.
+        SqlValue::Json(text) => {
+            from_json(&format!("{function}: column `{column}`, to be had as {column}::text"), &text)?
+        }
         SqlValue::List(items) => {
-            let items = items.into_iter().map(|item| script_value(function, item));
+            let items = items.into_iter().map(|item| script_value(function, column, item));
             items.collect::<ScriptResult<Array>>()?.into()
         }
     })

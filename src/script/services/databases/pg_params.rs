@@ -36,10 +36,10 @@ impl ToSql for Param<'_> {
 }
 
 fn write(value: &SqlValue, kind: &Type, text: &mut String) -> Result<(), Fault> {
-    let base = match kind.kind() {
-        Kind::Domain(base) => base,
-        _ => kind,
-    };
+    let mut base = kind;
+    while let Kind::Domain(of) = base.kind() {
+        base = of;
+    }
     match (value, base.kind()) {
         (SqlValue::List(items), Kind::Array(element)) => write_array(items, element, text),
         (SqlValue::List(_), _) => write_json(value, text),

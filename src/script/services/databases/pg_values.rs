@@ -68,6 +68,8 @@ fn decoded(kind: &Type, raw: &[u8]) -> Result<SqlValue, Fault> {
         Type::TIMESTAMPTZ => SqlValue::Text(timestamp(wire::timestamp_from_sql(raw)?, "Z")),
         Type::INTERVAL => SqlValue::Text(interval(raw)?),
         Type::INET | Type::CIDR => SqlValue::Text(address(kind, raw)?),
+        Type::MACADDR | Type::MACADDR8 => SqlValue::Text(hardware_address(raw)),
+        Type::BIT | Type::VARBIT => SqlValue::Text(bits(raw)?),
         Type::VOID => SqlValue::Null,
         _ if kind.name() == "citext" => text(raw)?,
         _ => return Err(format!("is of type {kind}, which has no form for scripts").into()),
@@ -84,15 +86,19 @@ fn json(raw: &[u8]) -> Result<SqlValue, Fault> {
 
 fn array(element: &Type, raw: &[u8]) -> Result<SqlValue, Fault> {
     let array = wire::array_from_sql(raw)?;
-    let dimensions: Vec<i32> = array.dimensions().map(|dimension| Ok(dimension.len)).collect()?;
+    let dimensions: Vec<_> = array.dimensions().collect()?;
+    if dimensions.iter().any(|dimension| dimension.lower_bound != 1) {
+        // It would come back as another array.
+        return Err("is an array whose indexes do not begin at 1".into());
+    }
     let mut items: Vec<SqlValue> = Vec::new();
     let mut values = array.values();
     while let Some(value) = values.next()? {
         items.push(value.map_or(Ok(SqlValue::Null), |raw| decoded(element, raw))?);
     }
     // The innermost dimension changes fastest.
-    for length in dimensions.iter().skip(1).rev() {
-        let length = usize::try_from(*length)?.max(1);
+    for dimension in dimensions.iter().skip(1).rev() {
+        let length = usize::try_from(dimension.len)?.max(1);
         let mut rest = items.into_iter().peekable();
         let mut lists = Vec::new();
         while rest.peek().is_some() {
@@ -252,4 +258,15 @@ fn address(kind: &Type, raw: &[u8]) -> Result<String, Fault> {
         return Ok(inet.addr().to_string());
     }
     Ok(format!("{}/{}", inet.addr(), inet.netmask()))
+}
+
+fn hardware_address(raw: &[u8]) -> String {
+    raw.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+fn bits(raw: &[u8]) -> Result<String, Fault> {
+    let (count, bytes) = raw.split_at_checked(4).ok_or("is cut off")?;
+    let count = usize::try_from(wire::int4_from_sql(count)?)?;
+    let all = bytes.iter().flat_map(|byte| (0..8).rev().map(move |at| if byte >> at & 1 == 1 { '1' } else { '0' }));
+    Ok(all.take(count).collect())
 }

@@ -64,15 +64,24 @@ struct CancelOnDrop<'s> {
     token: Option<CancelToken>,
 }
 
+impl CancelOnDrop<'_> {
+    async fn now(&self) {
+        if let Some(token) = self.token.clone() {
+            let _ = tokio::time::timeout(CLEANING, cancelled(Arc::clone(&self.session.target), token)).await;
+        }
+    }
+}
+
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         let Some(token) = self.token.take() else { return };
-        let target = Arc::clone(&self.session.target);
-        self.session.runtime.spawn(async move {
-            if let Ok(stream) = target.stream().await {
-                let _ = token.cancel_query_raw(stream, NoTls).await;
-            }
-        });
+        self.session.runtime.spawn(cancelled(Arc::clone(&self.session.target), token));
+    }
+}
+
+async fn cancelled(target: Arc<Target>, token: CancelToken) {
+    if let Ok(stream) = target.stream().await {
+        let _ = token.cancel_query_raw(stream, NoTls).await;
     }
 }
 
@@ -186,10 +195,12 @@ impl Session {
         allowed(&asked.sql)?;
         let mut cancel = CancelOnDrop { session: self, token: Some(self.client.cancel_token()) };
         let found = self.answer_whole(asked).await;
-        // With an answer half read, the statement still runs.
-        if !matches!(&found, Err(refusal) if refusal.message.starts_with(HALF_READ)) {
-            cancel.token = None;
+        // With an answer half read, the statement still runs. The server has taken the request to end it before the
+        // connection is used again, or it would end the next statement in its place.
+        if matches!(&found, Err(refusal) if refusal.message.starts_with(HALF_READ)) {
+            cancel.now().await;
         }
+        cancel.token = None;
         found
     }
 
