@@ -10,7 +10,7 @@ use super::{Failure, Outcome, TestArgs, say, setup};
 use crate::config::Config;
 use crate::job::JobName;
 use crate::job::units::parse_duration;
-use crate::script::diagnostics::error_card;
+use crate::script::diagnostics::{error_card, near};
 use crate::script::library::{Snapshot, TestFile};
 use crate::script::testing::{TestEnd, TestOptions, run_test};
 
@@ -81,12 +81,19 @@ fn choose(snapshot: &Snapshot, wanted: Option<&str>) -> Result<(Vec<Chosen>, Vec
     }
     match (job, test) {
         (Some(job), _) if chosen.is_empty() && broken.is_empty() => {
-            Err(Failure::Usage(format!("there is no {job}.test.rhai in the jobs folder")))
+            let files: Vec<&str> = snapshot.tests.keys().map(JobName::as_str).collect();
+            let hint = match near(job, files.iter().copied()) {
+                Some(hint) => hint,
+                None if files.is_empty() => "there is no test file".to_owned(),
+                None => format!("there are tests of {}", files.join(", ")),
+            };
+            Err(Failure::Usage(format!("there is no {job}.test.rhai in the jobs folder; {hint}")))
         }
         (_, Some(test)) if broken.is_empty() && chosen.iter().all(|chosen| chosen.tests.is_empty()) => {
             let known: Vec<&str> =
                 chosen.iter().flat_map(|chosen| chosen.file.tests.iter().map(String::as_str)).collect();
-            Err(Failure::Usage(format!("there is no `fn {test}()`; there are: {}", known.join(", "))))
+            let hint = near(test, known.iter().copied()).unwrap_or_else(|| format!("there are: {}", known.join(", ")));
+            Err(Failure::Usage(format!("there is no `fn {test}()`; {hint}")))
         }
         _ => Ok((chosen, broken)),
     }
@@ -110,8 +117,11 @@ fn report_text(ends: &[TestEnd], broken: &[String], seconds: f64) {
         }
     }
     let word = if failed.is_empty() && broken.is_empty() { "ok" } else { "FAILED" };
-    let unread =
-        if broken.is_empty() { String::new() } else { format!("; {} faults in scripts and test files", broken.len()) };
+    let unread = match broken.len() {
+        0 => String::new(),
+        1 => "; 1 fault in scripts and test files".to_owned(),
+        count => format!("; {count} faults in scripts and test files"),
+    };
     say(&format!(
         "\ntest result: {word}. {} passed; {} failed{unread}; finished in {seconds:.2}s",
         ends.len() - failed.len(),

@@ -133,7 +133,8 @@ impl Subject<'_> {
         } else if tests.iter().any(|signature| signature.name == name) {
             Some("only tests can call it, in a file NAME.test.rhai".to_owned())
         } else {
-            near_function(name, own)
+            let of_tests = tests.iter().filter(|_| self.is_test).map(|signature| signature.name);
+            near(name, of_tests).or_else(|| near_function(name, own))
         };
         Some((format!("there is no function `{name}`"), hint))
     }

@@ -134,9 +134,10 @@ pub fn error_card(error: &JobError) -> String {
 /// The known word nearest to what was written, as a hint; none when nothing is near.
 #[must_use]
 pub fn near<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let written = written.to_lowercase();
     known
         .into_iter()
-        .map(|word| (strsim::damerau_levenshtein(written, word), word))
+        .map(|word| (strsim::damerau_levenshtein(&written, &word.to_lowercase()), word))
         // A short name is near to nearly every other.
         .filter(|(distance, word)| {
             let length = word.len().max(written.len());
@@ -172,6 +173,8 @@ mod tests {
     #[test]
     fn near_words_are_found() {
         assert_eq!(near("quue", ["queue", "timeout"]).as_deref(), Some("did you mean `queue`?"));
+        assert_eq!(near("To", ["cc", "to"]).as_deref(), Some("did you mean `to`?"));
+        assert_eq!(near("n", ["a", "b"]), None, "every short name is near to every other");
         assert_eq!(near("zzzz", ["queue", "timeout"]), None);
     }
 }

@@ -288,6 +288,11 @@ fn build(contents: &Contents, before: &Snapshot) -> Snapshot {
         }
     }
     build.add_left_out(contents, &mut next);
+    for name in next.tests.keys().filter(|name| !files.contains_key(&format!("{name}.rhai"))) {
+        let file = format!("{name}.test.rhai");
+        let fault = Fault::new(&file, Position::NONE, format!("there is no {name}.rhai that these tests are of"));
+        build.warnings.push((fault, build.source(&file)));
+    }
     next.faults = build.faults;
     next.warnings = build.warnings;
     next

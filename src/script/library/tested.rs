@@ -81,6 +81,7 @@ impl Build<'_> {
             faults.push(fault.with_hint("a test is a function such as `fn test_sends_mail() { … }`"));
         }
         if !faults.is_empty() {
+            faults.sort_by_key(|fault| (fault.line, fault.column));
             return Err(faults);
         }
         let (file, source) = (file.to_owned(), Arc::clone(source));
