@@ -41,7 +41,7 @@ pub fn size_for(memory: u64) -> usize {
 }
 
 /// Where the stack of whoever calls ends now.
-#[inline(always)]
+#[inline]
 pub fn stack_pointer() -> usize {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {

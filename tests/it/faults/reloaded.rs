@@ -236,5 +236,6 @@ async fn edits_without_end_fail_no_job_and_none_runs_half_a_script() {
         assert!(words.len() == 2 && words[0] == words[1] || seen_half, "a version that nobody wrote ran: {said}");
     }
     let grown = worker.resident().saturating_sub(before);
-    assert!(grown < 100, "{edits} reloads took {grown} MiB");
+    eprintln!("{} jobs, {edits} reloads: from {before} MiB by {grown} MiB", ids.len());
+    assert!(grown < 40, "{edits} reloads took {grown} MiB");
 }
