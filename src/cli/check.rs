@@ -9,14 +9,7 @@ use crate::script::diagnostics::Fault;
 use crate::script::library::{Library, Located};
 
 pub fn run(config: &Config, path: Option<PathBuf>, json: bool) -> Outcome {
-    let path = path.unwrap_or_else(|| config.jobs_dir.clone());
-    // One script is checked as a part of its folder, where its modules and templates are.
-    let (dir, only) = if path.is_file() {
-        let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        (path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(), file)
-    } else {
-        (path, None)
-    };
+    let (dir, only) = place(&config.jobs_dir, path);
     let library = Library::load(&dir)
         .map_err(|error| Failure::Usage(format!("the jobs folder {} cannot be read: {error}", dir.display())))?;
     let snapshot = library.snapshot();
@@ -46,6 +39,25 @@ pub fn run(config: &Config, path: Option<PathBuf>, json: bool) -> Outcome {
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(Failure::Said) }
+}
+
+/// The folder, and the one file of it that is meant: a file is checked as a part of its folder, where its modules and
+/// templates are. A job may be given by its name.
+fn place(jobs_dir: &Path, path: Option<PathBuf>) -> (PathBuf, Option<String>) {
+    let Some(path) = path else { return (jobs_dir.to_owned(), None) };
+    let named = jobs_dir.join(&path).with_extension("rhai");
+    let file = match path.is_file() {
+        true => path,
+        false if !path.exists() && named.is_file() => named,
+        false => return (path, None),
+    };
+    let file = std::path::absolute(&file).unwrap_or(file);
+    let below = |dir: &Path| Some((dir.to_owned(), Some(file.strip_prefix(dir).ok()?.to_str()?.replace('\\', "/"))));
+    let jobs_dir = std::path::absolute(jobs_dir).unwrap_or_else(|_| jobs_dir.to_owned());
+    // Of another folder: the one that has the script, or the modules that it is one of.
+    let around = file.ancestors().skip(1).find(|dir| dir.ends_with("lib")).and_then(Path::parent);
+    let parent = file.parent().unwrap_or(Path::new("."));
+    below(&jobs_dir).or_else(|| below(around.unwrap_or(parent))).unwrap_or((parent.to_owned(), None))
 }
 
 fn good_scripts(count: usize) -> String {

@@ -47,7 +47,7 @@ enum Command {
     Demo,
     /// Check scripts: syntax, metadata, examples, imports. Nothing is run.
     Check {
-        /// A jobs folder, or one script in it; `JOBS_DIR` when absent.
+        /// A jobs folder, one file in it, or the name of a job; `JOBS_DIR` when absent.
         path: Option<PathBuf>,
         /// Faults as JSON, for programs.
         #[arg(long)]

@@ -70,7 +70,8 @@ fn tell_failure(outcome: &Outcome) {
 }
 
 async fn once(config: &Config, args: &RunArgs, pool: &Pool, script: Arc<Script>, payload: String) -> Outcome {
-    check_payload(&script, &payload)?;
+    let is_given = args.payload.payload.is_some() || args.payload.example;
+    check_payload(&script, &payload, is_given)?;
     let job = testing::info(&script, 1, SystemClock.now());
     let listener: Option<Listener> = (!args.json).then_some(Box::new(tell));
     let ports = Arc::new(MemoryPorts::new(job.id, listener));
@@ -112,7 +113,7 @@ fn find(library: &Library, name: &str) -> Result<Arc<Script>, Failure> {
     })
 }
 
-fn check_payload(script: &Script, payload: &str) -> Outcome {
+fn check_payload(script: &Script, payload: &str, is_given: bool) -> Outcome {
     let value = serde_json::from_str(payload)
         .map_err(|error| Failure::Usage(format!("the payload cannot be read: {error}")))?;
     let faults = script.schema().faults(&value);
@@ -123,7 +124,15 @@ fn check_payload(script: &Script, payload: &str) -> Outcome {
         .iter()
         .map(|fault| format!("  {}: {}", if fault.pointer.is_empty() { "/" } else { &fault.pointer }, fault.message))
         .collect();
-    Err(Failure::Failed(format!("the payload does not fit the schema of {}:\n{}", script.file, lines.join("\n"))))
+    let hint = match (is_given, script.job_type.spec.examples.is_empty()) {
+        (true, _) => "",
+        (false, true) => "\nno payload was given: --payload takes JSON, @FILE or - for standard input",
+        (false, false) => {
+            "\nno payload was given: --example takes the script's own, --payload JSON, @FILE or - for standard input"
+        }
+    };
+    let lines = lines.join("\n");
+    Err(Failure::Failed(format!("the payload does not fit the schema of {}:\n{lines}{hint}", script.file)))
 }
 
 /// Shows what a run says, as it says it.

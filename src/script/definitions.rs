@@ -71,6 +71,30 @@ mod tests {
         assert!(text("__static__.d.rhai").contains("fn to_upper"), "Rhai's own");
     }
 
+    /// What the language server's grammar has for a declaration, and the words that it keeps for itself.
+    #[test]
+    fn every_line_is_one_that_the_language_server_reads() {
+        const WORDS: &str = "as async await break case catch const continue default do else exit export fn for go goto if import in \
+                             let loop match module new nil null package private protected public return spawn static super \
+                             switch sync thread throw try until use var void while with yield";
+        let kinds = r"(?:\w+|\?|\(\))(?: \| (?:\w+|\?|\(\)))*";
+        let line = format!(r"^(?:|///.*|module (?:static|\w+);|fn (\w+)\(((?:\w+: {kinds}(?:, )?)*)\) -> {kinds};)$");
+        let line = regex::Regex::new(&line).unwrap();
+        for (file, text) in files().iter().filter(|(file, _)| !file.starts_with("__")) {
+            assert!(text.starts_with("module "), "{file}");
+            for declared in text.lines() {
+                let parts = line.captures(declared).unwrap_or_else(|| panic!("{file}: {declared}"));
+                let parameters = parts.get(2).map_or("", |found| found.as_str()).split(", ");
+                let names = parameters
+                    .filter_map(|parameter| Some(parameter.split_once(':')?.0))
+                    .chain(parts.get(1).map(|found| found.as_str()));
+                for name in names {
+                    assert!(!WORDS.split_whitespace().any(|word| word == name), "{file}: {declared}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_reference_of_tests_names_what_only_tests_can_call() {
         let described: std::collections::BTreeSet<String> = testing::REFERENCE

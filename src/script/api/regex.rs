@@ -44,8 +44,8 @@ pub const REFERENCE: Namespace = Namespace {
             Outcome::Value(r#"{"0": "2026-03", "1": "2026", "2": "03", "year": "2026"}"#),
         ),
         Function::new(
-            &["replace(pattern: string, text: string, with: string) -> string"],
-            "the text with `with` for every match; in it `$1` and `${name}` are groups, `$$` is a dollar",
+            &["replace(pattern: string, text: string, by: string) -> string"],
+            "the text with `by` in place of every match; in it `$1` and `${name}` are groups, `$$` is a dollar",
             r#"regex::replace(`(\d+)-(\d+)`, "7-1, 8-2", "$2/$1")"#,
             Outcome::Value(r#""1/7, 2/8""#),
         ),
@@ -152,7 +152,7 @@ fn captures(pattern: &Dynamic, text: &Dynamic) -> ScriptResult<Dynamic> {
 fn replace(pattern: &Dynamic, text: &Dynamic, with: &Dynamic) -> ScriptResult<String> {
     const FUNCTION: &str = "regex::replace";
 
-    let with = args::text(FUNCTION, "with", with)?;
+    let with = args::text(FUNCTION, "by", with)?;
     let (text, _) = searched_with(FUNCTION, pattern, text, &with, String::capacity, patterns::replaced)?;
     Ok(text)
 }

@@ -118,3 +118,34 @@ fn a_watched_run_starts_again_when_its_script_changes() {
     fs::write(&path, script("2")).unwrap();
     until("result 2");
 }
+
+#[test]
+fn one_file_or_job_can_be_checked() {
+    let jobs = tempfile::tempdir().unwrap();
+    fs::create_dir(jobs.path().join("lib")).unwrap();
+    let good = "import \"lib/sums\" as sums;\nconst JOB = #{};\nfn run(job) { sums::double(2) }\n";
+    fs::write(jobs.path().join("good.rhai"), good).unwrap();
+    fs::write(jobs.path().join("bad.rhai"), "const JOB = #{};\nfn run(job) { nowhere() }\n").unwrap();
+    fs::write(jobs.path().join("lib/sums.rhai"), "fn double(x) { x * 2 }\n").unwrap();
+    let check = |path: &str| ryemill(jobs.path(), &["check", path]);
+    let below = |path: &str| jobs.path().join(path).to_str().unwrap().to_owned();
+    for path in ["good".to_owned(), below("good.rhai"), below("lib/sums.rhai")] {
+        let said = check(&path);
+        assert_eq!((said.code, said.out.contains("no faults")), (0, true), "{path}: {said:?}");
+    }
+    for path in ["bad".to_owned(), below("bad.rhai"), below("")] {
+        let said = check(&path);
+        assert_eq!((said.code, said.out.contains("bad.rhai:2:15")), (1, true), "{path}: {said:?}");
+    }
+    let said = ryemill(&fixture("tests"), &["check", &below("lib/sums.rhai")]);
+    assert_eq!(said.code, 0, "of another folder than JOBS_DIR: {said:?}");
+    assert_eq!(check("neither").code, 2);
+}
+
+#[test]
+fn a_run_without_payload_says_how_one_is_given() {
+    let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
+    let said = ryemill(&jobs, &["run", "email"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("--example"), "{}", said.err);
+}

@@ -111,7 +111,7 @@ const WRONG: &[(&str, &str)] = &[
     ("regex::find(\"(?=a)\", \"\")", "look-around"),
     ("regex::find(5, \"\")", "regex::find: `pattern` must be a string, not an integer"),
     ("regex::find(\"\", 5)", "regex::find: `text` must be a string, not an integer"),
-    ("regex::replace(\"\", \"\", 5)", "regex::replace: `with` must be a string, not an integer"),
+    ("regex::replace(\"\", \"\", 5)", "regex::replace: `by` must be a string, not an integer"),
     ("url::parse(\"a/b\")", "url::parse: `url` is no address: relative URL without a base"),
     ("url::join(\"https://a\", 5)", "url::join: `relative` must be a string, not an integer"),
     ("url::decode(\"%ff\")", "url::decode: `text` is not UTF-8 when it is decoded"),
