@@ -19,6 +19,8 @@ use crate::script::services::net_guard::HostPattern;
 
 /// Bytes of a body, in each direction.
 const MAX_BODY: usize = 8 << 20;
+/// Bytes of a URL and of its query.
+const MAX_URL: usize = 64 << 10;
 /// When a script names no timeout. The run's deadline ends a request in any case.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -78,7 +80,7 @@ An answer is `#{ status, headers, body }`, also for 4xx and 5xx: only no answer 
 case, repeated\nones joined with `, `. The body is a string when it is UTF-8, else a blob. Up to 10 redirects are followed; \
 credentials do not go\nalong to another origin. Bodies have at most 8 MiB in both directions, after decompression (gzip, once), and an answer no more than the run\nhas memory \
 for: what is longer or never ends is given up there, or after `timeout` (30 s if not said). A line break or another control character in\nURL, method or \
-headers is refused.
+headers is\nrefused, and so is more than 100 headers, or than 64 KiB of them or of the URL.
 
 The script's `allow.hosts` must name the host, also where a redirect leads:
 
@@ -138,6 +140,7 @@ fn request(options: Dynamic) -> ScriptResult<Map> {
     }
     if let Some(query) = option("query") {
         let pairs = pairs(FUNCTION, "query", query)?;
+        short(FUNCTION, "query", pairs.iter().map(|(name, value)| name.len() + value.len()).sum())?;
         asked.url.query_pairs_mut().extend_pairs(pairs);
     }
     asked = match (option("body"), option("form")) {
@@ -163,6 +166,7 @@ impl Asked {
         }
         let method = Method::from_bytes(method.as_bytes()).map_err(|error| args::wrong(error.to_string()))?;
         let text = args::text(function, "url", url)?;
+        short(function, "url", text.len())?;
         plain(function, "url", &text)?;
         let url = Url::parse(&text).map_err(|error| {
             // The rest may hold credentials.
@@ -269,6 +273,15 @@ impl Asked {
             max_answer: MAX_BODY.min(room(run)),
         }
     }
+}
+
+/// Refuses what no server takes as an address, before time goes into it.
+fn short(function: &str, argument: &str, length: usize) -> ScriptResult<()> {
+    if length <= MAX_URL {
+        return Ok(());
+    }
+    let message = format!("{function}: `{argument}` has {length} bytes, at most {MAX_URL} are sent");
+    Err(context::throw(HostError::new(ErrorKind::HostHttp, message, false)))
 }
 
 /// Refuses what could end a line of the request. The parser of URLs would drop some of it without a word.

@@ -66,7 +66,7 @@ run, at the server as well. In a transaction a statement that failed leaves noth
 other databases and the same one by name are not part of it, and there is no second one within it. Others may have to wait for it, so keep it short.
 
 **SQLite**: NULL is `()`, a bool goes as 0 or 1. `ATTACH`, temporary tables and most `PRAGMA`s are refused. A statement waits up to 5 s\nfor \
-other writers; a transaction is a writer from its start.
+other writers; a transaction is a writer from its start; a pattern of `LIKE` or `GLOB` has at most 512 bytes.
 
 **PostgreSQL** (`postgres://user:password@host:port/name`): a parameter has the type that the statement gives it (`$1::int` where it \
 gives\nnone), and any value that the server reads as that type will do: a number, a text such as `2026-03-01` or `12.50`, a time, a map, \

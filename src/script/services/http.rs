@@ -23,6 +23,9 @@ use crate::job::{ErrorKind, units};
 use crate::script::ports::{HostError, HostResult};
 
 const MAX_REDIRECTS: usize = 10;
+/// Headers of a request, and bytes of all their names and values. Few servers take more.
+const MAX_HEADERS: usize = 100;
+const MAX_HEADER_BYTES: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What may go along when a redirect leads to another origin: nothing that could be a credential.
@@ -59,6 +62,13 @@ pub struct HttpAnswer {
 }
 
 fn parsed(headers: &[(String, String)]) -> HostResult<HeaderMap> {
+    let size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if headers.len() > MAX_HEADERS || size > MAX_HEADER_BYTES {
+        return Err(wrong(format!(
+            "{} headers with {size} bytes are more than the {MAX_HEADERS} with {MAX_HEADER_BYTES} bytes that are sent",
+            headers.len()
+        )));
+    }
     let mut parsed = HeaderMap::new();
     for (name, value) in headers {
         add_header(&mut parsed, name, value)?;

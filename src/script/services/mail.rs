@@ -26,6 +26,8 @@ use crate::script::ports::{HostError, HostResult};
 pub const MAX_MESSAGE: usize = 25 << 20;
 /// Of `to`, `cc` and `bcc` together. RFC 5321 has every server take 100.
 const MAX_RECIPIENTS: usize = 100;
+/// Bytes of a subject, an address or a file's name. Folding a longer one takes time that grows with its square.
+const MAX_LINE: usize = 4 << 10;
 /// For each step of the conversation with the server.
 const SMTP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -241,6 +243,9 @@ fn address(field: &str, given: &str) -> HostResult<Mailbox> {
 
 /// A line break in a header would start another header.
 fn single_line(field: &str, value: &str) -> HostResult<()> {
+    if value.len() > MAX_LINE {
+        return Err(wrong(format!("`{field}` has {} bytes, at most {MAX_LINE} are sent", value.len())));
+    }
     if value.contains(|c: char| c.is_control() && c != '\t') {
         return Err(wrong(format!("`{field}` contains a line break or another control character")));
     }

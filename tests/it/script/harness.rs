@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ryemill::job::{JobError, JobId, JobName, Limits, Priority, QueueName, RequestId, RunToken, Timestamp};
 use ryemill::script::context::{JobInfo, StopSignal};
@@ -64,6 +64,17 @@ impl Harness {
             }),
         });
         Running { ports, stop, report }
+    }
+
+    /// Runs the script beside another that sleeps, 20 times 10 ms, and has to come to its end.
+    pub fn beside_a_neighbour(&self, what: &str, abuse: &Arc<Script>) -> ScriptEnd {
+        let sleeps = "const JOB = #{ timeout: \"30s\" };\nfn run(job) { for i in 0..20 { sleep(\"10ms\"); } 42 }";
+        let begun = Instant::now();
+        let neighbour = self.start(&script(sleeps), "{}");
+        let end = self.start(abuse, "{}").wait().end;
+        assert_eq!(returned(&neighbour.wait()), 42, "beside {what}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", begun.elapsed());
+        end
     }
 
     /// Runs `fn run(job)` with this body.

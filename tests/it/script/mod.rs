@@ -3,6 +3,7 @@
 mod abuse;
 mod fairness;
 pub mod harness;
+mod host_abuse;
 mod postgres;
 mod running;
 mod sql_abuse;

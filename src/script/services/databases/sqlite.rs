@@ -39,6 +39,9 @@ const STOP_CHECK: i32 = 4096;
 const MAX_VALUE: i32 = 16 << 20;
 const MAX_STATEMENT: i32 = 1 << 20;
 
+/// Bytes of a pattern of LIKE or GLOB: one comparison is not stopped in its middle, and takes pattern times text.
+const MAX_PATTERN: i32 = 512;
+
 pub struct Database {
     name: String,
     file: PathBuf,
@@ -122,6 +125,7 @@ impl Session {
         for (limit, most) in [
             (Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE),
             (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_STATEMENT),
+            (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN),
             (Limit::SQLITE_LIMIT_ATTACHED, 0),
             (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
         ] {
