@@ -1,5 +1,5 @@
 //! A web server that does what none should: bodies without end, bombs, heads without end, silence. Raw sockets on
-//! loopback, since a library for servers would keep to the rules. Ends when it is dropped.
+//! loopback, one request each, since a library for servers would keep to the rules. Ends when it is dropped.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -117,7 +117,10 @@ async fn serve(mut stream: TcpStream, seen: &Seen) -> std::io::Result<()> {
         "/gzip" | "/gzip-declared" | "/gzip-twice" | "/gzip-within" => explode(&mut stream, path, seen).await,
         // Codings that nobody asked for.
         "/br" | "/deflate" | "/zstd" => {
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {}\r\ncontent-length: 4\r\n\r\n", &path[1..]);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-encoding: {}\r\ncontent-length: 4\r\n\r\n",
+                &path[1..]
+            );
             stream.write_all(head.as_bytes()).await?;
             stream.write_all(&[0xff, 0, 1, 2]).await
         }
@@ -166,7 +169,7 @@ async fn serve(mut stream: TcpStream, seen: &Seen) -> std::io::Result<()> {
 async fn explode(stream: &mut TcpStream, path: &str, seen: &Seen) -> std::io::Result<()> {
     let (bomb, times) = bomb();
     let coding = if path == "/gzip-twice" { "gzip, gzip" } else { "gzip" };
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\n");
+    let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-encoding: {coding}\r\n");
     match path {
         "/gzip" => {
             stream.write_all(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes()).await?;
