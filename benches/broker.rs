@@ -12,7 +12,7 @@ use futures_util::stream;
 use rusqlite::{Connection, params};
 use ryemill::broker::sqlite::{SqliteBroker, SyncMode};
 use ryemill::broker::{Broker, Claim, Filter, Finish, NewJob, Run, Topic, WorkerBeat};
-use ryemill::job::{ClaimTicket, JobId, JobName, Json, Priority, QueueName, RequestId, RunEnd, State, WorkerId};
+use ryemill::job::{ClaimTicket, JobId, JobName, Json, QueueName, RunEnd, State, WorkerId};
 use serde_json::value::RawValue;
 
 const BATCH: usize = 100;
@@ -140,22 +140,7 @@ fn payload() -> Json {
 }
 
 fn job(name: &str) -> NewJob {
-    let queue = queue();
-    NewJob {
-        id: JobId::new(&queue),
-        name: JobName::new(name).expect("a name"),
-        queue,
-        payload: payload(),
-        priority: Priority::default(),
-        delay: Duration::ZERO,
-        timeout: Duration::from_mins(5),
-        max_attempts: 3,
-        tags: Vec::new(),
-        request_id: RequestId::random(),
-        checked_with: None,
-        parent_id: None,
-        depth: 0,
-    }
+    NewJob::new(JobName::new(name).expect("a name"), queue(), payload())
 }
 
 fn claim(worker: &WorkerId) -> Claim {

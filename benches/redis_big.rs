@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ryemill::broker::redis::{Namespace, RedisBroker, Target};
 use ryemill::broker::{Broker, Claim, Filter, Finish, NewJob, Sweep, WorkerBeat};
 use ryemill::job::time::{Clock, ManualClock, SystemClock};
-use ryemill::job::{ClaimTicket, JobId, JobName, Priority, QueueName, RequestId, RunEnd, State, WorkerId};
+use ryemill::job::{ClaimTicket, JobName, QueueName, RunEnd, State, WorkerId};
 use serde_json::value::RawValue;
 
 const BATCH: usize = 1000;
@@ -257,19 +257,7 @@ fn raw(text: &str) -> Box<RawValue> {
 }
 
 fn job(delay: Duration) -> NewJob {
-    NewJob {
-        id: JobId::new(&queue()),
-        name: JobName::new("noop").expect("a name"),
-        queue: queue(),
-        payload: raw(&format!("\"{}\"", "x".repeat(98))),
-        priority: Priority::default(),
-        delay,
-        timeout: LONG,
-        max_attempts: 3,
-        tags: Vec::new(),
-        request_id: RequestId::random(),
-        checked_with: None,
-        parent_id: None,
-        depth: 0,
-    }
+    let payload = raw(&format!("\"{}\"", "x".repeat(98)));
+    let job = NewJob::new(JobName::new("noop").expect("a name"), queue(), payload);
+    NewJob { delay, timeout: LONG, ..job }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ryemill::broker::redis::{Namespace, RedisBroker, Target};
 use ryemill::broker::sqlite::{SqliteBroker, SyncMode};
 use ryemill::broker::{FileStore, NewJob, SharedBroker};
-use ryemill::job::{JobId, JobName, Limits, Priority, QueueName, RequestId};
+use ryemill::job::{JobName, Limits, QueueName};
 use ryemill::script::library::Library;
 use ryemill::script::services::{Services, ServicesOptions};
 use ryemill::shutdown::Shutdown;
@@ -163,20 +163,9 @@ impl Place {
     async fn submit(&self, name: &str, count: usize) {
         let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(189));
         let queue = QueueName::new("default").expect("a name");
-        let jobs = (0..count).map(|_| NewJob {
-            id: JobId::new(&queue),
-            name: JobName::new(name).expect("a name"),
-            queue: queue.clone(),
-            payload: RawValue::from_string(payload.clone()).expect("JSON"),
-            priority: Priority::default(),
-            delay: Duration::ZERO,
-            timeout: Duration::from_secs(300),
-            max_attempts: 3,
-            tags: Vec::new(),
-            request_id: RequestId::random(),
-            checked_with: None,
-            parent_id: None,
-            depth: 0,
+        let jobs = (0..count).map(|_| {
+            let payload = RawValue::from_string(payload.clone()).expect("JSON");
+            NewJob::new(JobName::new(name).expect("a name"), queue.clone(), payload)
         });
         self.broker.enqueue(jobs.collect()).await.expect("the jobs are stored");
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Run;
 use crate::job::{
-    ClaimTicket, Job, JobId, JobName, JobType, Json, LogLevel, Priority, QueueName, RequestId, RunEnd, State,
+    ClaimTicket, Job, JobId, JobName, JobSpec, JobType, Json, LogLevel, Priority, QueueName, RequestId, RunEnd, State,
     Timestamp, Version, WorkerId,
 };
 
@@ -30,6 +30,29 @@ pub struct NewJob {
     pub parent_id: Option<JobId>,
     /// 0 for a job that a client submitted, 1 for its children, and so on.
     pub depth: u32,
+}
+
+impl NewJob {
+    /// A job that runs at once, under a request of its own, with what a script has that says nothing.
+    #[must_use]
+    pub fn new(name: JobName, queue: QueueName, payload: Json) -> Self {
+        let JobSpec { priority, timeout, max_attempts, .. } = JobSpec::default();
+        Self {
+            id: JobId::new(&queue),
+            name,
+            queue,
+            payload,
+            priority,
+            delay: Duration::ZERO,
+            timeout,
+            max_attempts,
+            tags: Vec::new(),
+            request_id: RequestId::random(),
+            checked_with: None,
+            parent_id: None,
+            depth: 0,
+        }
+    }
 }
 
 /// What became of one [`NewJob`].

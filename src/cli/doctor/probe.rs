@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::ms;
 use crate::broker::{Broker, BrokerError, Claim, Finish, NewJob, Note, PROBE_QUEUE, Result, WorkerBeat};
-use crate::job::{ClaimTicket, JobId, JobName, Priority, QueueName, RequestId, RunEnd, State, WorkerId};
+use crate::job::{ClaimTicket, JobId, JobName, QueueName, RunEnd, State, WorkerId};
 
 const NAME: &str = "ryemill_doctor";
 const LEASE: Duration = Duration::from_secs(60);
@@ -37,21 +37,9 @@ pub(super) async fn run(broker: &dyn Broker) -> Result<Note> {
 async fn trip(broker: &dyn Broker, worker: &WorkerId) -> Result<()> {
     let invalid = |error: &dyn std::fmt::Display| BrokerError::Invalid(error.to_string());
     let queue = QueueName::new(PROBE_QUEUE).map_err(|error| invalid(&error))?;
-    let job = NewJob {
-        id: JobId::new(&queue),
-        name: JobName::new(NAME).map_err(|error| invalid(&error))?,
-        queue: queue.clone(),
-        payload: RawValue::from_string("{}".into()).map_err(|error| invalid(&error))?,
-        priority: Priority::default(),
-        delay: Duration::ZERO,
-        timeout: LEASE,
-        max_attempts: 1,
-        tags: Vec::new(),
-        request_id: RequestId::random(),
-        checked_with: None,
-        parent_id: None,
-        depth: 0,
-    };
+    let name = JobName::new(NAME).map_err(|error| invalid(&error))?;
+    let payload = RawValue::from_string("{}".into()).map_err(|error| invalid(&error))?;
+    let job = NewJob { timeout: LEASE, max_attempts: 1, ..NewJob::new(name, queue.clone(), payload) };
     let id = job.id;
     broker.enqueue(vec![job]).await?;
     let ended = claim_and_end(broker, worker, &queue, id).await;

@@ -9,8 +9,8 @@ use ryemill::broker::{
 };
 use ryemill::job::time::ManualClock;
 use ryemill::job::{
-    ClaimTicket, ErrorKind, Job, JobError, JobId, JobName, JobSpec, JobType, Json, LogLevel, Priority, QueueName,
-    RequestId, RunEnd, RunToken, State, Timestamp, Version, WorkerId,
+    ClaimTicket, ErrorKind, Job, JobError, JobId, JobName, JobSpec, JobType, Json, LogLevel, QueueName, RunEnd,
+    RunToken, State, Timestamp, Version, WorkerId,
 };
 use serde_json::value::RawValue;
 
@@ -156,21 +156,8 @@ pub fn json(text: &str) -> Json {
 /// A job of type `name` in the queue `default`, ready at once.
 pub fn job(name: &str) -> NewJob {
     let queue = queue_name("default");
-    NewJob {
-        id: JobId::new(&queue),
-        name: job_name(name),
-        queue,
-        payload: json(r#"{"to":"ada@example.com"}"#),
-        priority: Priority::default(),
-        delay: Duration::ZERO,
-        timeout: LONG,
-        max_attempts: 3,
-        tags: Vec::new(),
-        request_id: RequestId::random(),
-        checked_with: None,
-        parent_id: None,
-        depth: 0,
-    }
+    let payload = json(r#"{"to":"ada@example.com"}"#);
+    NewJob { timeout: LONG, ..NewJob::new(job_name(name), queue, payload) }
 }
 
 /// The same in another queue.

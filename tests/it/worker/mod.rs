@@ -16,7 +16,7 @@ use ryemill::broker::sqlite::{SqliteBroker, SyncMode};
 use ryemill::broker::{FileStore, NewJob, SharedBroker, Topic};
 use ryemill::config::Secret;
 use ryemill::job::time::ManualClock;
-use ryemill::job::{Job, JobId, JobName, Json, Limits, LogLine, Priority, QueueName, RequestId};
+use ryemill::job::{Job, JobId, JobName, Json, Limits, LogLine, QueueName};
 use ryemill::script::library::Library;
 use ryemill::script::services::{Services, ServicesOptions};
 use ryemill::shutdown::Shutdown;
@@ -192,21 +192,8 @@ pub fn write_script(jobs: &Path, name: &str, source: &str) {
 
 pub fn new_job(name: &str, payload: &Value) -> NewJob {
     let queue = QueueName::new("default").unwrap();
-    NewJob {
-        id: JobId::new(&queue),
-        name: JobName::new(name).unwrap(),
-        queue,
-        payload: json(payload),
-        priority: Priority::default(),
-        delay: Duration::ZERO,
-        timeout: Duration::from_mins(1),
-        max_attempts: 3,
-        tags: Vec::new(),
-        request_id: RequestId::random(),
-        checked_with: None,
-        parent_id: None,
-        depth: 0,
-    }
+    let job = NewJob::new(JobName::new(name).unwrap(), queue, json(payload));
+    NewJob { timeout: Duration::from_mins(1), ..job }
 }
 
 pub fn json(value: &Value) -> Json {
