@@ -108,7 +108,12 @@ fn find(library: &Library, name: &str) -> Result<Arc<Script>, Failure> {
     }
     snapshot.scripts.get(&wanted).cloned().ok_or_else(|| {
         let hint = crate::script::diagnostics::near(name, known.clone())
-            .unwrap_or_else(|| format!("there are: {}", known.collect::<Vec<_>>().join(", ")));
+            .or_else(|| {
+                Some(known.collect::<Vec<_>>().join(", "))
+                    .filter(|all| !all.is_empty())
+                    .map(|all| format!("there are: {all}"))
+            })
+            .unwrap_or_else(|| "there is none at all".to_owned());
         Failure::Usage(format!("there is no script {name}.rhai in the jobs folder; {hint}"))
     })
 }

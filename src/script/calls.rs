@@ -293,6 +293,8 @@ pub struct Reach {
     hosts: Reached,
     secrets: Reached,
     databases: Reached,
+    /// Names of child jobs.
+    jobs: Reached,
 }
 
 impl Reach {
@@ -306,6 +308,7 @@ impl Reach {
                 (Some("http"), _) => reach.hosts.add(first.and_then(literal_url)),
                 (Some("sql"), _) => reach.databases.add(first.and_then(literal_name)),
                 (None, "secret") if !is_method => reach.secrets.add(first.and_then(literal_name)),
+                (None, "submit") if !is_method => reach.jobs.add(first.and_then(literal_text)),
                 _ => {}
             }
         });
@@ -318,8 +321,14 @@ impl Reach {
         for (text, at) in &self.hosts.literal {
             let Ok(url) = Url::parse(text) else { continue };
             if !allow.hosts.iter().any(|entry| reaches(entry, &url)) {
-                let host = url.host_str().unwrap_or_default();
-                faults.push(outside(file, *at, &format!("`{host}`"), "hosts", host));
+                let mut host = url.host_str().unwrap_or_default().to_owned();
+                // Where the host is there with another port, the port is what is wrong.
+                if let Some(port) = url.port_or_known_default().filter(|_| {
+                    url.port().is_some() || allow.hosts.iter().any(|entry| entry.starts_with(&format!("{host}:")))
+                }) {
+                    host = format!("{host}:{port}");
+                }
+                faults.push(outside(file, *at, &format!("`{host}`"), "hosts", &host));
             }
         }
         for (kind, reached, allowed) in
@@ -330,6 +339,17 @@ impl Reach {
             }
         }
         faults
+    }
+
+    /// Child jobs that none of the known scripts is.
+    pub fn unknown_jobs(&self, file: &str, known: &[&str]) -> Vec<Fault> {
+        let unknown = self.jobs.literal.iter().filter(|(name, _)| !known.contains(&name.as_str()));
+        let told = unknown.map(|(name, at)| {
+            let fault = Fault::new(file, *at, format!("there is no script {name}.rhai in this folder"));
+            let hint = near(name, known.iter().copied());
+            fault.with_hint(hint.unwrap_or_else(|| "only workers with another folder can run such a job".to_owned()))
+        });
+        told.collect()
     }
 
     /// Entries of `allow` that none of these files uses, as `(key, entry)`.
@@ -381,6 +401,10 @@ fn reaches(entry: &str, url: &Url) -> bool {
 fn url_option(options: &Expr) -> Option<&Expr> {
     let Expr::Map(entries, _) = options else { return None };
     entries.0.iter().find(|(key, _)| key.name == "url").map(|(_, value)| value)
+}
+
+fn literal_text(expr: &Expr) -> Option<(String, Position)> {
+    if let Expr::StringConstant(text, at) = expr { Some((text.to_string(), *at)) } else { None }
 }
 
 fn literal_name(expr: &Expr) -> Option<(String, Position)> {

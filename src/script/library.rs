@@ -4,6 +4,7 @@
 //! checks never replaces what runs: the good version stays, and the fault is shown. A run keeps the `Arc<Script>` that it
 //! began with to its end.
 
+mod circles;
 mod folder;
 mod gate;
 mod tested;
@@ -26,6 +27,7 @@ use super::calls::{self, Found, Functions, Reach, Subject};
 use super::diagnostics::{Fault, near};
 use super::services::templates::Templates;
 use super::{engine, metadata};
+use crate::job::spec::Allow;
 use crate::job::time::SystemClock;
 use crate::job::{Clock, JobName, JobType, PayloadSchema, Timestamp, Version};
 
@@ -356,7 +358,7 @@ impl Build<'_> {
             self.callable.insert(path(file), calls::functions_of(ast));
             self.reach.insert(path(file), Reach::of(ast));
         }
-        let circles = circles(&parsed);
+        let circles = circles::faults(&parsed);
         let mut modules = BTreeMap::new();
         let mut warnings = Vec::new();
         for (file, ast) in parsed {
@@ -433,6 +435,7 @@ impl Build<'_> {
         self.warnings.extend(found.warnings.into_iter().map(|fault| (fault, Arc::clone(source))));
         let reach = Reach::of(&ast);
         faults.extend(reach.outside(file, &spec.allow));
+        self.warn_of_reach(file, &reach, modules.keys(), &spec.allow);
         // What threads will compile must compile: the optimiser finds faults of its own.
         if let (true, Err(error)) = (faults.is_empty(), engine::compile(&self.engine, file, source)) {
             faults.push(Fault::parse(file, source, &error));
@@ -460,6 +463,27 @@ impl Build<'_> {
             })),
             Ok(_) | Err(_) => Err((version, faults)),
         }
+    }
+
+    /// What may be meant for others: what a module reaches, of which this script may not use all, and child jobs that
+    /// other workers may know.
+    fn warn_of_reach<'b>(
+        &mut self,
+        file: &str,
+        reach: &Reach,
+        modules: impl Iterator<Item = &'b String>,
+        allow: &Allow,
+    ) {
+        let known: Vec<&str> = self.files.keys().filter_map(|file| file.strip_suffix(".rhai")).collect();
+        let mut warnings = reach.unknown_jobs(file, &known);
+        for (path, reach) in modules.filter_map(|path| Some((path, self.reach.get(path)?))) {
+            for mut fault in reach.outside(&format!("{path}.rhai"), allow) {
+                fault.message = fault.message.replace("the script's", &format!("{file}'s"));
+                warnings.push(fault);
+            }
+        }
+        let located = self.with_sources(warnings);
+        self.warnings.extend(located);
     }
 
     /// All modules that a script needs. A module that is not there or is faulty is a fault of the script too.
@@ -496,34 +520,6 @@ impl Build<'_> {
         }
         found
     }
-}
-
-/// Modules that import each other, which no load would come to the end of.
-fn circles(parsed: &[(&String, Result<AST, Vec<Fault>>)]) -> Vec<Fault> {
-    let imports: BTreeMap<&str, Vec<(String, Position)>> = parsed
-        .iter()
-        .filter_map(|(file, ast)| Some((file.trim_end_matches(".rhai"), metadata::imports_at_once(ast.as_ref().ok()?))))
-        .collect();
-    let mut faults = Vec::new();
-    for (from, edges) in &imports {
-        for (to, at) in edges {
-            // The way back, nearest first.
-            let mut ways = std::collections::VecDeque::from([vec![to.as_str()]]);
-            let mut seen = BTreeSet::new();
-            while let Some(way) = ways.pop_front() {
-                let last = way[way.len() - 1];
-                if last == *from {
-                    let way = [&[*from], &way[..]].concat().join(" → ");
-                    let fault = Fault::new(&format!("{from}.rhai"), *at, format!("the import leads back here: {way}"));
-                    faults.push(fault.with_hint("put what both need into a module of its own"));
-                    break;
-                }
-                let next = imports.get(last).into_iter().flatten().map(|(next, _)| next.as_str());
-                ways.extend(next.filter(|next| seen.insert(*next)).map(|next| [&way[..], &[next]].concat()));
-            }
-        }
-    }
-    faults
 }
 
 /// The `//!` text without its marks.

@@ -268,6 +268,29 @@ fn what_reaches_outside_of_allow_does_not_go_live() {
 }
 
 #[test]
+fn what_a_module_reaches_and_children_of_others_are_warnings() {
+    let dir = folder(&[
+        ("lib/m.rhai", "fn load() { http::get(\"https://module.example/\") }"),
+        (
+            "noop.rhai",
+            "import \"lib/m\" as m;\nconst JOB = #{};\nfn run(job) { m::load(); submit(\"nopp\", #{}); submit(\"noop\", #{}) }",
+        ),
+    ]);
+    let snapshot = Library::load(dir.path()).unwrap().snapshot();
+    assert!(snapshot.faults.is_empty(), "{:?}", snapshot.faults);
+    let warnings: Vec<String> = snapshot.warnings.iter().map(|(fault, _)| fault.to_string()).collect();
+    assert!(
+        warnings[0].starts_with("noop.rhai:3:33: there is no script nopp.rhai in this folder (did you mean `noop`?"),
+        "{warnings:?}"
+    );
+    assert!(
+        warnings[1].starts_with("lib/m.rhai:1:23: `module.example` is not in noop.rhai's `allow.hosts`"),
+        "{warnings:?}"
+    );
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+}
+
+#[test]
 fn the_gate_is_not_asked_about_what_check_refuses() {
     let dir = folder(&[("noop.rhai", NOOP)]);
     let library = Library::load(dir.path()).unwrap();
