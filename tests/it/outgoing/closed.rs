@@ -158,7 +158,7 @@ fn a_dot_at_the_end_opens_nothing() {
 }
 
 fn get(url: &str) -> Value {
-    json!({ "url": url, "timeout": "20s" })
+    json!({ "url": url, "timeout": "60s" })
 }
 
 #[test]

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::server::{GIB, Server};
 use super::{probe, probe_within};
 
-/// A path, the kind of error, and what the error says. Each has two seconds at most.
+/// A path, the kind of error, and what the error says. Those that never end have two seconds, the others as long as a busy
+/// machine needs.
 const HOSTILE: &[(&str, &str, &str)] = &[
     ("/declared", "host.http", "has more than the 8388608 bytes that the run may take: ask for less at a time"),
     ("/until-close", "host.http", "has more than the 8388608 bytes"),
@@ -32,7 +33,15 @@ const HOSTILE: &[(&str, &str, &str)] = &[
 const OPEN: (&str, &str) = ("HTTP_ALLOW_PRIVATE", "127.0.0.1");
 
 fn call(server: &Server, path: &str) -> Value {
-    json!({ "url": format!("{}{path}", server.base()), "timeout": "2s" })
+    json!({ "url": format!("{}{path}", server.base()), "timeout": "60s" })
+}
+
+fn call_until(server: &Server, path: &str, said: &str) -> Value {
+    let mut call = call(server, path);
+    if said.ends_with("within 2s") {
+        call["timeout"] = json!("2s");
+    }
+    call
 }
 
 #[test]
@@ -40,7 +49,7 @@ fn an_answer_without_measure_ends_at_a_limit_that_the_error_names() {
     let server = Server::start();
     // Names are sorted: the first and the last call tell the peak of the process' memory.
     let mut calls: Map<String, Value> =
-        HOSTILE.iter().map(|(path, ..)| ((*path).to_owned(), call(&server, path))).collect();
+        HOSTILE.iter().map(|(path, _, said)| ((*path).to_owned(), call_until(&server, path, said))).collect();
     calls.insert(" before".to_owned(), call(&server, "/peak"));
     calls.insert("~after".to_owned(), call(&server, "/peak"));
     let begun = Instant::now();
@@ -62,7 +71,7 @@ fn an_answer_without_measure_ends_at_a_limit_that_the_error_names() {
     assert!(grown < 64 << 10, "the process grew by {grown} KiB");
     // Of some 8 GiB that it would have sent.
     assert!(server.sent() < GIB / 4, "{} bytes were sent", server.sent());
-    assert!(took < Duration::from_secs(40), "it took {took:?}");
+    assert!(took < Duration::from_mins(5), "it took {took:?}");
     server.stop();
 }
 
@@ -87,9 +96,8 @@ fn only_one_layer_of_gzip_is_taken_off_and_nothing_else() {
 #[test]
 fn a_run_with_little_memory_takes_less() {
     let server = Server::start();
-    let mut call = call(&server, "/chunked");
-    call["timeout"] = json!("10s");
-    let said = probe_within("4MiB", &server, &["127.0.0.1"], &[OPEN], &json!({ "a": call }));
+    let calls = json!({ "a": call(&server, "/chunked") });
+    let said = probe_within("4MiB", &server, &["127.0.0.1"], &[OPEN], &calls);
     let message = said["a"]["message"].as_str().unwrap_or_else(|| panic!("{}", said["a"]));
     assert!(message.contains("bytes that the run may take") && !message.contains("8388608"), "{message}");
     server.stop();

@@ -44,7 +44,7 @@ fn probe_within(
 ) -> BTreeMap<String, Value> {
     let place = tempfile::tempdir().unwrap();
     let hosts = serde_json::to_string(allow).unwrap();
-    let head = format!("const JOB = #{{ timeout: \"2m\", memory: \"{memory}\", allow: #{{ hosts: {hosts} }} }};");
+    let head = format!("const JOB = #{{ timeout: \"10m\", memory: \"{memory}\", allow: #{{ hosts: {hosts} }} }};");
     std::fs::write(place.path().join("probe.rhai"), head + PROBE).unwrap();
     let process = Command::new(env!("CARGO_BIN_EXE_ryemill"))
         .args(["run", "probe", "--json", "--payload", &json!({ "calls": calls }).to_string()])

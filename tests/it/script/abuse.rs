@@ -6,7 +6,7 @@ use ryemill::job::JobError;
 use ryemill::script::fiber::ScriptEnd;
 use serde_json::json;
 
-use super::harness::{Harness, failed, returned, script};
+use super::harness::{Harness, failed, returned, script, timeout_for};
 
 /// Bodies of `run`, and the kinds of error that may end them.
 const ABUSES: &[(&str, &str, &[ErrorKind])] = &[
@@ -167,7 +167,8 @@ fn each_abuse_ends_its_own_job_and_nothing_else() {
     let harness = Harness::new(2);
     let mut wrong = Vec::new();
     for (what, body, kinds) in ABUSES {
-        let text = format!("const JOB = #{{ timeout: \"2s\", memory: \"16MiB\" }};\nfn run(job) {{ {body} }}");
+        let limits = format!("timeout: \"{}\", memory: \"16MiB\"", timeout_for(kinds));
+        let text = format!("const JOB = #{{ {limits} }};\nfn run(job) {{ {body} }}");
         let end = harness.start(&script(&text), "{}").wait().end;
         wrong.extend(check(what, kinds, &end).err());
         let neighbour = harness.body("40 + 2");
@@ -183,7 +184,7 @@ fn abuses_run_side_by_side_with_a_neighbour() {
         .iter()
         .filter(|(_, _, kinds)| !kinds.contains(&Timeout))
         .map(|(what, body, kinds)| {
-            let text = format!("const JOB = #{{ timeout: \"20s\", memory: \"16MiB\" }};\nfn run(job) {{ {body} }}");
+            let text = format!("const JOB = #{{ timeout: \"60s\", memory: \"16MiB\" }};\nfn run(job) {{ {body} }}");
             (what, kinds, harness.start(&script(&text), "{}"))
         })
         .collect();
@@ -211,10 +212,9 @@ fn values_nested_up_to_the_whole_memory_end_cleanly() {
 #[test]
 fn an_error_of_a_stopped_run_says_where_it_was() {
     let harness = Harness::new(1);
-    let report =
-        harness.start(&script("const JOB = #{ timeout: \"300ms\" };\nfn run(job) {\n  loop {}\n}"), "{}").wait();
+    let report = harness.start(&script("const JOB = #{ timeout: \"1s\" };\nfn run(job) {\n  loop {}\n}"), "{}").wait();
     let error = failed(&report);
     assert_eq!((error.kind, error.file.as_deref(), error.line), (Timeout, Some("probe.rhai"), Some(3)), "{error:?}");
-    assert!(error.message.contains("300ms"));
+    assert!(error.message.contains("1s"));
     assert_ne!(error.kind, Denied);
 }

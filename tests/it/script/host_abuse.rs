@@ -11,7 +11,7 @@ use ryemill::script::fiber::ScriptEnd;
 use ryemill::script::library::Library;
 use ryemill::script::services::ServicesOptions;
 
-use super::harness::Harness;
+use super::harness::{Harness, timeout_for};
 
 /// What it is, the body of `run`, and the kinds of error that may end it; none: it returns.
 type Abuse = (&'static str, &'static str, &'static [ErrorKind]);
@@ -224,7 +224,8 @@ fn no_host_function_takes_the_worker_or_a_neighbour_down() {
     let mut wrong = Vec::new();
     for (what, body, kinds) in ABUSES {
         let text = format!(
-            "const JOB = #{{ timeout: \"1s\", memory: \"32MiB\", allow: #{{ hosts: [\"127.0.0.1\"] }} }};\nfn run(job) {{ {body} }}"
+            "const JOB = #{{ timeout: \"{}\", memory: \"32MiB\", allow: #{{ hosts: [\"127.0.0.1\"] }} }};\nfn run(job) {{ {body} }}",
+            timeout_for(kinds)
         );
         fs::write(place.path().join("probe.rhai"), text).unwrap();
         let snapshot = Library::load(place.path()).unwrap().snapshot();

