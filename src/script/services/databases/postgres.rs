@@ -356,6 +356,10 @@ fn worded(error: &Error) -> Refusal {
         message.push_str(". ");
         message.push_str(&more.chars().take(500).collect::<String>());
     }
+    // Values come in the binary form, which a few types do not have.
+    if *code == SqlState::UNDEFINED_FUNCTION && database.message().contains("binary output") {
+        message.push_str(": select the column that holds such a value as text, column::text");
+    }
     // Connection trouble, serialization failures, deadlocks, no room, locks, shutdowns.
     let retryable = ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.code().starts_with(class));
     Refusal { message, retryable }

@@ -306,7 +306,7 @@ fn what_has_no_exact_form_names_its_column_and_the_cast() {
         ("'[1,5)'::int4range", "column `v` is of type int4range"),
         ("'{[1,5)}'::int4multirange", "column `v` is of type int4multirange"),
         ("ROW(1, 'a')", "column `v` is of type record"),
-        ("(SELECT c FROM pg_class c LIMIT 1)", "column `v` is of type"),
+        ("(SELECT c FROM pg_am c LIMIT 1)", "column `v` is of type"),
         ("'(1,2)'::point", "column `v` is of type point"),
         ("'{\"(1,2)\"}'::point[]", "column `v` is of type point"),
         ("'a b'::tsvector", "column `v` is of type tsvector"),
@@ -335,4 +335,7 @@ fn what_has_no_exact_form_names_its_column_and_the_cast() {
             assert_eq!(shop.run(&body), json!(true), "{literal}");
         }
     }
+    // What the server itself cannot send: then it does not say of which column.
+    let (_, message) = shop.fails(r#"sql::query("shop", "SELECT acldefault('r', 10) AS v")"#);
+    assert!(message.contains("aclitem") && message.contains("column::text"), "{message}");
 }
