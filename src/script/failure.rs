@@ -32,7 +32,7 @@ pub fn early_end(run: &RunContext, end: End, error: Option<&EvalAltResult>) -> S
             stack.extend(Some(frame).filter(|frame| !frame.function.is_empty()));
             place = Place { file: file_of(&file, &run.script.file), position };
         } else if let Some(called) = called {
-            error.hint = Some(format!("it ended within `{called}`, which is called here"));
+            error.hint = Some(hints::ended_within(&run.compiled.program, &called));
         }
         with_place(run, error, &place, stack)
     };

@@ -131,3 +131,42 @@ pub fn called_at(program: &AST, at: Position) -> Option<String> {
     });
     found
 }
+
+/// What helps with an end by time or memory in a function that is called where the error stands: the loops that it may
+/// have been in.
+pub fn ended_within(program: &AST, called: &str) -> String {
+    let lines: Vec<String> = loops_of(program, called).iter().map(ToString::to_string).collect();
+    let said = format!("it ended within `{called}`, which is called here");
+    match lines.as_slice() {
+        [] => said,
+        [line] => format!("{said}; the loop there begins at line {line}"),
+        _ => format!("{said}; the loops there begin at lines {}", lines.join(", ")),
+    }
+}
+
+/// The lines of the loops in a function of the script, and in those of its functions that it calls.
+fn loops_of(program: &AST, function: &str) -> BTreeSet<usize> {
+    let (mut lines, mut seen, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![function.to_owned()]);
+    while let Some(name) = open.pop() {
+        let mut only = program.clone();
+        only.clear_statements().retain_functions(|_, _, function, _| function == name);
+        if !seen.insert(name) {
+            continue;
+        }
+        only.walk(&mut |path: &[ASTNode]| {
+            match path.last() {
+                Some(ASTNode::Stmt(Stmt::While(_, at) | Stmt::Do(_, _, at) | Stmt::For(_, at))) => {
+                    lines.extend(at.line());
+                }
+                Some(ASTNode::Expr(Expr::FnCall(call, _)) | ASTNode::Stmt(Stmt::FnCall(call, _)))
+                    if call.namespace.is_empty() =>
+                {
+                    open.push(call.name.to_string());
+                }
+                _ => {}
+            }
+            true
+        });
+    }
+    lines
+}
