@@ -426,13 +426,15 @@ impl Build<'_> {
         let mut parts = vec![source.as_bytes()];
         parts.extend(modules.iter().flat_map(|(path, source)| [path.as_bytes(), source.as_bytes()]));
         let version = Version::of(&parts);
-        let spec = metadata::read(file, source, &ast).unwrap_or_else(|more| {
+        let said = metadata::read(file, source, &ast);
+        let spec = said.spec.unwrap_or_else(|more| {
             faults.extend(more);
             crate::job::JobSpec::default()
         });
         let found = self.calls(file, source, &ast, false);
         faults.extend(found.faults);
-        self.warnings.extend(found.warnings.into_iter().map(|fault| (fault, Arc::clone(source))));
+        let warnings = said.warnings.into_iter().chain(found.warnings);
+        self.warnings.extend(warnings.map(|fault| (fault, Arc::clone(source))));
         let reach = Reach::of(&ast);
         faults.extend(reach.outside(file, &spec.allow));
         self.warn_of_reach(file, &reach, modules.keys(), &spec.allow);

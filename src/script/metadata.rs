@@ -1,6 +1,8 @@
 //! What a script says of itself: `const JOB`, read from its syntax tree without running it, and the form that the top
 //! level of a script must have. Reports every fault with its place.
 
+mod keywords;
+
 use std::time::Duration;
 
 use rhai::{AST, ASTFlags, ASTNode, Expr, Position, Stmt};
@@ -55,10 +57,11 @@ impl Kind {
     }
 }
 
-/// The faults found so far in one file.
+/// What was found so far in one file.
 struct Report<'a> {
     file: &'a str,
     faults: Vec<Fault>,
+    warnings: Vec<Fault>,
 }
 
 impl Report<'_> {
@@ -69,14 +72,22 @@ impl Report<'_> {
     fn add_hint(&mut self, at: Position, message: impl Into<String>, hint: impl Into<String>) {
         self.faults.push(Fault::new(self.file, at, message).with_hint(hint));
     }
+
+    fn warn(&mut self, at: Position, message: impl Into<String>, hint: impl Into<String>) {
+        self.warnings.push(Fault::new(self.file, at, message).with_hint(hint));
+    }
+}
+
+/// What a job script says of itself.
+pub struct Said {
+    /// Every fault found, or the specification.
+    pub spec: Result<JobSpec, Vec<Fault>>,
+    pub warnings: Vec<Fault>,
 }
 
 /// Reads a job script's `const JOB` and checks its form. `ast` must not be optimised, or places are lost.
-///
-/// # Errors
-/// Every fault found.
-pub fn read(file: &str, source: &str, ast: &AST) -> Result<JobSpec, Vec<Fault>> {
-    let mut report = Report { file, faults: Vec::new() };
+pub fn read(file: &str, source: &str, ast: &AST) -> Said {
+    let mut report = Report { file, faults: Vec::new(), warnings: Vec::new() };
     let job = top_level(ast, &mut report);
     entry(ast, source, &mut report);
     let spec = match job {
@@ -84,13 +95,14 @@ pub fn read(file: &str, source: &str, ast: &AST) -> Result<JobSpec, Vec<Fault>> 
         None => JobSpec::default(),
     };
     report.faults.sort_by_key(|fault| (fault.line, fault.column));
-    if report.faults.is_empty() { Ok(spec) } else { Err(report.faults) }
+    let spec = if report.faults.is_empty() { Ok(spec) } else { Err(report.faults) };
+    Said { spec, warnings: report.warnings }
 }
 
 /// The literal paths of all `import`s of a script or module, at the top level and in functions.
 /// Those whose path is not a literal or leads out of the jobs folder are faults.
 pub fn imports(file: &str, ast: &AST) -> (Vec<(String, Position)>, Vec<Fault>) {
-    let mut report = Report { file, faults: Vec::new() };
+    let mut report = Report { file, faults: Vec::new(), warnings: Vec::new() };
     let mut found = Vec::new();
     ast.walk(&mut |path: &[ASTNode]| {
         if let Some(ASTNode::Stmt(Stmt::Import(import, at))) = path.last() {
@@ -135,7 +147,7 @@ pub fn imports_at_once(ast: &AST) -> Vec<(String, Position)> {
 /// # Errors
 /// Statements that a module may not have.
 pub fn check_module(file: &str, ast: &AST) -> Result<(), Vec<Fault>> {
-    let mut report = Report { file, faults: Vec::new() };
+    let mut report = Report { file, faults: Vec::new(), warnings: Vec::new() };
     for statement in ast.statements() {
         if !matches!(statement, Stmt::Import(..) | Stmt::Export(..) | Stmt::Var(..) | Stmt::Noop(_)) {
             report.add_hint(
@@ -169,7 +181,7 @@ pub fn place_of_entry(ast: &AST, key: &str, entry: &str) -> Position {
 /// # Errors
 /// Statements that a test file may not have.
 pub fn check_test(file: &str, ast: &AST) -> Result<(), Vec<Fault>> {
-    let mut report = Report { file, faults: Vec::new() };
+    let mut report = Report { file, faults: Vec::new(), warnings: Vec::new() };
     for statement in ast.statements() {
         if !matches!(statement, Stmt::Import(..) | Stmt::Noop(_))
             && !matches!(statement, Stmt::Var(_, flags, _) if flags.intersects(ASTFlags::CONSTANT))
@@ -328,6 +340,7 @@ fn spec(expr: &Expr, report: &mut Report) -> JobSpec {
     }
     if let Some(payload) = payload {
         check_schema(&spec, &payload, report);
+        keywords::check(&payload, report);
     }
     check_examples(&mut spec, examples, report);
     spec

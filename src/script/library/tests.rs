@@ -448,3 +448,16 @@ fn a_set_that_does_not_fit_together_is_refused_as_a_whole() {
     let last = versions();
     assert!(last[0] != before[0] && last[1] != before[1] && library.snapshot().refused.is_empty());
 }
+
+#[test]
+fn misspelt_keywords_of_a_schema_are_told() {
+    let schema =
+        "#{ type: \"object\", require: [\"to\"], properties: #{ require: #{ maxlength: 10, audience: \"all\" } } }";
+    let dir = folder(&[("noop.rhai", format!("const JOB = #{{ payload: {schema} }};\nfn run(job) {{ () }}").as_str())]);
+    let snapshot = Library::load(dir.path()).unwrap().snapshot();
+    assert!(snapshot.faults.is_empty() && snapshot.scripts.len() == 1);
+    let told: Vec<String> = snapshot.warnings.iter().map(|(fault, source)| fault.card(source, false)).collect();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].contains("noop.rhai:1:") && told[0].contains("did you mean `required`?"), "{}", told[0]);
+    assert!(told[1].contains("did you mean `maxLength`?"), "{}", told[1]);
+}
