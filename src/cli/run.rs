@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{Failure, Outcome, RunArgs, payload, sample, say, setup};
 use crate::config::Config;
+use crate::job::units::millis;
 use crate::job::{Clock, JobName, LogLevel, time::SystemClock};
 use crate::script::context::StopSignal;
 use crate::script::diagnostics::error_card;
@@ -220,7 +221,7 @@ fn report_json(report: &RunReport, ports: &MemoryPorts, files: &[PathBuf]) {
         .collect();
     let report = json!({
         "state": state, "result": result, "error": error, "logs": logs, "files": files, "children": children,
-        "run_time_ms": report.usage.run_time.as_secs_f64() * 1000.0,
+        "run_time_ms": millis(report.usage.run_time),
         "operations": report.usage.operations, "peak_memory": report.usage.peak_memory,
     });
     say(&report.to_string());

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::{Failure, Outcome, TestArgs, say, setup};
 use crate::config::Config;
 use crate::job::JobName;
-use crate::job::units::parse_duration;
+use crate::job::units::{millis, parse_duration};
 use crate::script::diagnostics::{error_card, near};
 use crate::script::library::{Snapshot, TestFile};
 use crate::script::testing::{TestEnd, TestOptions, run_test};
@@ -135,7 +135,7 @@ fn report_json(ends: &[TestEnd], broken: &[String]) -> String {
             end.logs.iter().map(|(level, message)| json!({ "level": level, "message": message })).collect();
         json!({
             "name": end.name, "passed": end.failure.is_none(), "error": end.failure, "logs": logs,
-            "duration_ms": end.duration.as_secs_f64() * 1000.0,
+            "duration_ms": millis(end.duration),
         })
     };
     let failed = ends.iter().filter(|end| end.failure.is_some()).count();

@@ -62,6 +62,12 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     bytes.filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or_else(|| error("it is too large".into()))
 }
 
+/// Milliseconds as they are logged and answered: to the microsecond.
+#[must_use]
+pub fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
 /// Prints a duration in the largest unit that holds it exactly; parts below a millisecond are cut off.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {

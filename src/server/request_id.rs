@@ -13,6 +13,7 @@ use futures_util::FutureExt;
 use tracing::Instrument;
 
 use super::problem::{self, Problem};
+use crate::job::units::millis;
 use crate::job::{JobId, RequestId};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -63,7 +64,7 @@ impl Line {
     }
 
     fn duration_ms(&self) -> f64 {
-        (self.began.elapsed().as_secs_f64() * 1_000_000.0).round() / 1_000.0
+        millis(self.began.elapsed())
     }
 
     fn write(&mut self, status: StatusCode, job: Option<JobId>, cause: Option<&str>) {

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 use super::Shared;
 use super::retry::while_held;
 use crate::broker::{BrokerError, Finish, Run};
+use crate::job::units::millis;
 use crate::job::{JobName, RequestId, RunEnd, Timestamp, Version, WorkerId};
 use crate::shutdown::Shutdown;
 
@@ -169,7 +170,7 @@ impl FinishLoop {
             }
         }
         let version = info.version.as_ref().map_or("", Version::as_str);
-        let run_time_ms = ended.run_time.map(|time| time.as_secs_f64() * 1e3);
+        let run_time_ms = ended.run_time.map(millis);
         let (kind, why) = match &ended.end {
             RunEnd::Failed { error } | RunEnd::Retry { error, .. } => (Some(error.kind.as_str()), Some(&error.message)),
             RunEnd::Released { reason, .. } => (None, Some(reason)),
