@@ -5,6 +5,7 @@
 //! there are, not which a script may use.
 
 mod pg_connect;
+mod pg_numbers;
 mod pg_params;
 mod pg_values;
 mod postgres;

@@ -8,7 +8,7 @@ use fallible_iterator::FallibleIterator;
 use postgres_protocol::types as wire;
 use tokio_postgres::types::{FromSql, Kind, Type};
 
-use super::SqlValue;
+use super::{SqlValue, pg_numbers};
 
 const DAY: i64 = 86_400_000_000;
 /// Days from 1970 to 2000, where the server's count begins.
@@ -81,7 +81,12 @@ fn text(raw: &[u8]) -> Result<SqlValue, Fault> {
 }
 
 fn json(raw: &[u8]) -> Result<SqlValue, Fault> {
-    Ok(SqlValue::Json(std::str::from_utf8(raw)?.to_owned()))
+    let text = std::str::from_utf8(raw)?;
+    if let Some(number) = pg_numbers::inexact(text) {
+        let start: String = number.chars().take(40).collect();
+        return Err(format!("holds the number {start}, of which a float would lose digits").into());
+    }
+    Ok(SqlValue::Json(text.to_owned()))
 }
 
 fn array(element: &Type, raw: &[u8]) -> Result<SqlValue, Fault> {

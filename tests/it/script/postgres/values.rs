@@ -317,6 +317,7 @@ fn what_has_no_exact_form_names_its_column_and_the_cast() {
         ("'[1:1][-2:-1]={{1,2}}'::int4[]", "column `v` is an array whose indexes do not begin at 1"),
         ("'99999999999999999999'::jsonb", "does not fit 64 bits"),
         ("'[1e400]'::json", "out of range"),
+        ("'{\"share\": 0.1234567890123456789}'::jsonb", "holds the number 0.1234567890123456789"),
     ] {
         let (_, message) =
             shop.fails(&format!("sql::query(\"shop\", {})", rhai_text(&format!("SELECT {literal} AS v"))));
