@@ -66,7 +66,9 @@ run, at the server as well. In a transaction a statement that failed leaves noth
 other databases and the same one by name are not part of it, and there is no second one within it. Others may have to wait for it, so keep it short.
 
 **SQLite**: NULL is `()`, a bool goes as 0 or 1. `ATTACH`, temporary tables and most `PRAGMA`s are refused. A statement waits up to 5 s\nfor \
-other writers; a transaction is a writer from its start; a pattern of `LIKE` or `GLOB` has at most 512 bytes.
+other writers; a transaction is a writer from its start; a pattern of `LIKE` or `GLOB` has at most 512 bytes.\nRefused is what nothing could stop \
+in time: `json_patch`, `json_pretty`, the column `path` of `json_tree` (use `fullkey`), a function of more than\n127 arguments, `unhex(x, y)` \
+with more than 64 bytes to skip.
 
 **PostgreSQL** (`postgres://user:password@host:port/name`): a parameter has the type that the statement gives it (`$1::int` where it \
 gives\nnone), and any value that the server reads as that type will do: a number, a text such as `2026-03-01` or `12.50`, a time, a map, \

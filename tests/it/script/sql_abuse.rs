@@ -214,6 +214,85 @@ const ON_SQLITE: &[Abuse] = &[
         &[HostSql],
         "LIKE or GLOB pattern too complex",
     ),
+    // Long within one function, where nothing stops SQLite: hours with its own.
+    (
+        "a long text in a longer one",
+        "sql::query(\"shop\", \"SELECT instr(printf('%.*c', 16000000, 'a'), printf('%.*c', 8000000, 'a') || 'b') AS n\")",
+        &[],
+        "",
+    ),
+    (
+        "a long blob in a longer one",
+        "sql::query(\"shop\", \"SELECT instr(CAST(printf('%.*c', 16000000, 'a') AS BLOB), CAST(printf('%.*c', 8000000, 'a') || 'b' AS BLOB)) AS n\")",
+        &[],
+        "",
+    ),
+    (
+        "a long pattern replaced",
+        "sql::query(\"shop\", \"SELECT length(replace(printf('%.*c', 16000000, 'a'), printf('%.*c', 8000000, 'a') || 'b', 'c')) AS n\")",
+        &[],
+        "",
+    ),
+    (
+        "a long text replaced bit by bit",
+        "sql::query(\"shop\", \"SELECT length(replace(printf('%.*c', 16000000, 'a'), 'a', 'bb')) AS n\")",
+        &[HostSql],
+        "too big",
+    ),
+    (
+        "many characters trimmed",
+        "sql::query(\"shop\", \"SELECT length(trim(printf('%.*c', 16000000, 'a'), printf('%.*c', 8000000, 'é') || 'a')) AS n\")",
+        &[],
+        "",
+    ),
+    (
+        "many characters trimmed, and none",
+        "sql::query(\"shop\", \"SELECT length(trim(printf('%.*c', 16000000, 'a'), printf('%.*c', 8000000, 'b'))) AS n\")",
+        &[],
+        "",
+    ),
+    (
+        "searches without end",
+        "sql::query(\"shop\", \"WITH RECURSIVE v(a, b) AS (SELECT printf('%.*c', 16000000, 'a'), printf('%.*c', 8000000, 'a') || 'b'), n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(instr(a || i, b)) AS n FROM v, n\")",
+        &[Timeout],
+        "1s",
+    ),
+    (
+        "many characters skipped",
+        "sql::query(\"shop\", \"SELECT unhex(printf('%.*c', 16000000, 'a'), printf('%.*c', 8000000, 'z')) AS n\")",
+        &[HostSql],
+        "at most 64 bytes",
+    ),
+    (
+        "JSON patched",
+        "sql::query(\"shop\", \"SELECT json_patch('{}', '{}') AS n\")",
+        &[HostSql],
+        "json_patch is not available",
+    ),
+    (
+        "JSON patched in another form",
+        "sql::query(\"shop\", \"SELECT JSONB_PATCH('{}', '{}') AS n\")",
+        &[HostSql],
+        "jsonb_patch is not available",
+    ),
+    (
+        "JSON made long",
+        "sql::query(\"shop\", \"SELECT json_pretty('[]') AS n\")",
+        &[HostSql],
+        "json_pretty is not available",
+    ),
+    (
+        "paths within JSON",
+        "sql::query(\"shop\", \"SELECT t.* FROM json_tree('{}', '$') AS t\")",
+        &[HostSql],
+        "use fullkey",
+    ),
+    (
+        "many places within JSON",
+        "let s = \"\"; for i in 0..100 { s += `, '$[${i}]', 1`; } sql::query(\"shop\", `SELECT json_set('[]'${s}) AS n`)",
+        &[HostSql],
+        "too many arguments",
+    ),
 ];
 
 const ON_POSTGRES: &[Abuse] = &[

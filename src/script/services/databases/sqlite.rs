@@ -1,8 +1,9 @@
 //! A database in a SQLite file: a few connections, used on the runtime's blocking threads.
 //!
 //! An authorizer refuses what would stay on a connection or reach another file. A statement waits a while for other
-//! writers; a flag that is looked at every few thousand instructions stops it.
+//! writers; a flag that is looked at every few instructions stops it, and no single function takes long (`functions`).
 
+mod functions;
 mod transaction;
 
 use std::fmt;
@@ -32,8 +33,9 @@ const WAIT: Duration = Duration::from_secs(10);
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 const BUSY_STEP: Duration = Duration::from_millis(100);
 
-/// Virtual machine instructions between two looks at the stop flag; some tens of microseconds.
-const STOP_CHECK: i32 = 4096;
+/// Virtual machine instructions between two looks at the stop flag. One of them may work on a value of 16 MiB for some
+/// tens of milliseconds; a look takes some nanoseconds.
+const STOP_CHECK: i32 = 32;
 
 /// Bytes of one text, blob or row. SQLite builds them in memory that no account of a run counts.
 const MAX_VALUE: i32 = 16 << 20;
@@ -41,6 +43,9 @@ const MAX_STATEMENT: i32 = 1 << 20;
 
 /// Bytes of a pattern of LIKE or GLOB: one comparison is not stopped in its middle, and takes pattern times text.
 const MAX_PATTERN: i32 = 512;
+
+/// Arguments of a function, as SQLite had it for long: `json_set` goes through its whole text once for each.
+const MAX_ARGUMENTS: i32 = 127;
 
 pub struct Database {
     name: String,
@@ -126,11 +131,13 @@ impl Session {
             (Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE),
             (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_STATEMENT),
             (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN),
+            (Limit::SQLITE_LIMIT_FUNCTION_ARG, MAX_ARGUMENTS),
             (Limit::SQLITE_LIMIT_ATTACHED, 0),
             (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
         ] {
             connection.set_limit(limit, most)?;
         }
+        functions::register(&connection)?;
         let refused = Arc::new(Mutex::new(None));
         let reason = Arc::clone(&refused);
         let ours: Arc<AtomicBool> = Arc::default();
@@ -298,6 +305,8 @@ fn forbidden(action: &AuthAction<'_>) -> Option<&'static str> {
         AuthAction::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
             Some("load_extension is not available to scripts")
         }
+        AuthAction::Function { function_name } => functions::refused(function_name),
+        AuthAction::Read { table_name, column_name } => functions::refused_column(table_name, column_name),
         AuthAction::Unknown { .. } => Some("the statement is of a kind that is not available to scripts"),
         _ => None,
     }

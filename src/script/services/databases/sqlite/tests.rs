@@ -177,13 +177,19 @@ async fn rows_beyond_the_limit_are_refused() {
 #[tokio::test]
 async fn a_dropped_call_stops_its_statement_and_frees_its_slot() {
     let sales = sales();
-    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS c FROM n";
-    for _ in 0..2 * CONNECTIONS {
-        let call = sales.databases.run("sales", asked(endless, vec![], Some(MIB)));
-        let timed = tokio::time::timeout(Duration::from_millis(20), call).await;
-        assert!(timed.is_err(), "the statement has no end");
+    for endless in [
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS c FROM n",
+        // Some megabytes within each other, in one instruction, which SQLite's own function would do for an hour.
+        "WITH RECURSIVE v(a, b) AS (SELECT printf('%.*c', 4000000, 'a'), printf('%.*c', 2000000, 'a') || 'b'),
+            n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(instr(a || i, b)) AS c FROM v, n",
+    ] {
+        for _ in 0..2 * CONNECTIONS {
+            let call = sales.databases.run("sales", asked(endless, vec![], Some(MIB)));
+            let timed = tokio::time::timeout(Duration::from_millis(20), call).await;
+            assert!(timed.is_err(), "the statement has no end");
+        }
     }
-    // All slots come back only if all eight statements ended.
+    // All slots come back only if all these statements ended.
     let Backend::Sqlite(database) = &sales.databases.by_name["sales"] else { panic!("it is on SQLite") };
     let all = database.slots.acquire_many(u32::try_from(CONNECTIONS).unwrap()).await.unwrap();
     drop(all);
