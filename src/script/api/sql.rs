@@ -63,7 +63,8 @@ const NOTES: &str = "\
 Parameters are an array, for `?` or `?1` on SQLite and `$1` on PostgreSQL; they are always bound and never part of the statement. One\nstatement \
 a call; without a transaction each is one of its own. Maps sort their keys: the order of the columns is lost. A statement\nends with its \
 run, at the server as well. In a transaction a statement that failed leaves nothing to commit, also when the script\ncaught its error; \
-other databases and the same one by name are not part of it, and there is no second one within it. Others may have to wait for it, so keep it short.
+other databases are not part of it. The same one by name may be asked within it, which sees what was before; `sql::execute` on it by\nname and a second \
+transaction within it are errors. Others may have to wait for it, so keep it short.
 
 **SQLite**: NULL is `()`, a bool goes as 0 or 1. `ATTACH`, temporary tables and most `PRAGMA`s are refused. A statement waits up to 5 s\nfor \
 other writers; a transaction is a writer from its start; a pattern of `LIKE` or `GLOB` has at most 512 bytes.\nRefused is what nothing could stop \
@@ -104,7 +105,7 @@ fn no_params() -> Dynamic {
 fn query(db: &Dynamic, sql: &Dynamic, params: &Dynamic) -> ScriptResult<Array> {
     const FUNCTION: &str = "sql::query";
 
-    let call = Call::of(FUNCTION, db, sql, params)?;
+    let call = Call::of(FUNCTION, db, sql, params, false)?;
     let most = MAX_ROWS.min(room(&call.run));
     match call.answer(Some(most))? {
         Found::Rows(rows) => script_rows(FUNCTION, rows),
@@ -113,7 +114,7 @@ fn query(db: &Dynamic, sql: &Dynamic, params: &Dynamic) -> ScriptResult<Array> {
 }
 
 fn execute(db: &Dynamic, sql: &Dynamic, params: &Dynamic) -> ScriptResult<i64> {
-    match Call::of("sql::execute", db, sql, params)?.answer(None)? {
+    match Call::of("sql::execute", db, sql, params, true)?.answer(None)? {
         Found::Changed(count) => Ok(i64::try_from(count).unwrap_or(i64::MAX)),
         Found::Rows(_) => Ok(0),
     }
@@ -127,11 +128,7 @@ fn transaction(call: &NativeCallContext, db: &Dynamic, body: &Dynamic) -> Script
     let Some(body) = body.read_lock::<FnPtr>().map(|body| body.clone()) else {
         return Err(args::unfit(FUNCTION, "body", "a function such as |tx| { … }", body));
     };
-    let within = OPEN.with_borrow(|open| open.iter().any(|(token, known)| *token == run.job.token && *known == name));
-    if within {
-        // On SQLite it would wait for itself; elsewhere it would not see what the first one did.
-        return Err(args::wrong(format!("{FUNCTION}: a transaction on `{name}` is open already: use its `tx`")));
-    }
+    outside_of_transactions(FUNCTION, &run, &name)?;
     let begun = answer(account::uncharged(|| run.services.databases.begin(&name, run.deadline())))?;
     account::uncharged(|| OPEN.with_borrow_mut(|open| open.push((run.job.token, name.clone()))));
     let open = Open(Rc::new(OpenTransaction { name, transaction: RefCell::new(Some(begun)) }));
@@ -148,6 +145,16 @@ fn transaction(call: &NativeCallContext, db: &Dynamic, body: &Dynamic) -> Script
 thread_local! {
     /// The databases with an open transaction, of all runs of this thread, which they never leave.
     static OPEN: RefCell<Vec<(RunToken, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Refuses what would wait for the run's own transaction: always on SQLite, elsewhere where both change the same row. No
+/// server sees that, since it is the script that waits.
+fn outside_of_transactions(function: &str, run: &RunContext, name: &str) -> ScriptResult<()> {
+    let within = OPEN.with_borrow(|open| open.iter().any(|(token, known)| *token == run.job.token && *known == name));
+    if within {
+        return Err(args::wrong(format!("{function}: a transaction on `{name}` is open already: use its `tx`")));
+    }
+    Ok(())
 }
 
 /// A transaction under way, as its body has it.
@@ -195,13 +202,16 @@ struct Call {
 }
 
 impl Call {
-    fn of(function: &str, db: &Dynamic, sql: &Dynamic, params: &Dynamic) -> ScriptResult<Self> {
+    fn of(function: &str, db: &Dynamic, sql: &Dynamic, params: &Dynamic, changes: bool) -> ScriptResult<Self> {
         let run = context::current()?;
         let open = db.read_lock::<Open>().map(|open| open.clone());
         let name = match &open {
             Some(open) => open.0.name.clone(),
             None => database(function, &run, db)?,
         };
+        if changes && open.is_none() {
+            outside_of_transactions(function, &run, &name)?;
+        }
         let sql = args::text(function, "sql", sql)?;
         if sql.contains('\0') {
             // SQLite would take the text before it for the whole.

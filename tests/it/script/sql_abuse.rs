@@ -108,6 +108,18 @@ const BOTH: &[Abuse] = &[
         "is open already",
     ),
     (
+        "a change beside its own transaction",
+        "sql::transaction(\"shop\", |tx| { sql::execute(tx, \"INSERT INTO t VALUES (5)\"); sql::execute(\"Shop\", \"DELETE FROM t WHERE id = 5\") })",
+        &[Script],
+        "sql::execute: a transaction on `shop` is open already: use its `tx`",
+    ),
+    (
+        "a change after a transaction",
+        "sql::transaction(\"shop\", |tx| 1); try { sql::transaction(\"shop\", |tx| throw 1) } catch {} sql::execute(\"shop\", \"DELETE FROM t\")",
+        &[],
+        "",
+    ),
+    (
         "a list nested without end",
         "let a = []; for i in 0..500 { a = [a]; } sql::query(\"shop\", \"SELECT P AS a\", [a])",
         &[Script],
