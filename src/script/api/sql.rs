@@ -59,27 +59,7 @@ pub const REFERENCE: Namespace = Namespace {
     notes: NOTES,
 };
 
-const NOTES: &str = "\
-Parameters are an array, for `?` or `?1` on SQLite and `$1` on PostgreSQL; they are always bound and never part of the statement. One\nstatement \
-a call; without a transaction each is one of its own. Maps sort their keys: the order of the columns is lost. A statement\nends with its \
-run, at the server as well. In a transaction a statement that failed leaves nothing to commit, also when the script\ncaught its error; \
-other databases are not part of it. The same one by name may be asked within it, which sees what was before; `sql::execute` on it by\nname and a second \
-transaction within it are errors. Others may have to wait for it, so keep it short.
-
-**SQLite**: NULL is `()`, a bool goes as 0 or 1. `ATTACH`, temporary tables and most `PRAGMA`s are refused. A statement waits up to 5 s\nfor \
-other writers; a transaction is a writer from its start; a pattern of `LIKE` or `GLOB` has at most 512 bytes.\nRefused is what nothing could stop \
-in time: `json_patch`, `json_pretty`, the column `path` of `json_tree` (use `fullkey`), a function of more than\n127 arguments, `unhex(x, y)` \
-with more than 64 bytes to skip.
-
-**PostgreSQL** (`postgres://user:password@host:port/name`): a parameter has the type that the statement gives it (`$1::int` where it \
-gives\nnone), and any value that the server reads as that type will do: a number, a text such as `2026-03-01` or `12.50`, a time, a map, \
-array\nor JSON text for `json`, an array for an array, a blob for `bytea`. Back come bool, integers and floats as they are; `numeric` as text, which \
-is exact;\n`json` and `jsonb` as values; `bytea` as a blob; arrays as arrays; `uuid`, enums and network addresses as text; `date`, `time`, \
-`timestamp`\nand `timestamptz` as ISO 8601 text, the last one in UTC, to the microsecond, which `time::parse` reads; `interval` as in `P1Y2M3DT4H`; \
-bit strings as\n`0` and `1`. A number with a point within `json` is a float, `null` is `()`. What a script cannot hold without loss is an\nerror that names the \
-column and asks for `column::text`: money,\nranges, composite and geometric types, an integer of `json` beyond 64 bits, an array that does not begin at 1. `COPY` and `LISTEN` are refused; what else\na statement may do, say reading a file of the server, is up to the role in the URL: give scripts a plain one, not a superuser; settings and temporary tables end with the call or \
-transaction. A row\nhas at most 32 MiB. TLS is on and the certificate is checked unless the server is local; `?sslmode=disable`, `?sslmode=require` (no check) \
-and\n`?sslrootcert=FILE` in the URL change that.";
+const NOTES: &str = include_str!("sql.md").trim_ascii_end();
 
 pub fn module() -> Module {
     let mut module = Module::new();

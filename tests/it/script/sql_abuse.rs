@@ -276,6 +276,18 @@ const ON_SQLITE: &[Abuse] = &[
         "at most 64 bytes",
     ),
     (
+        "JSON that fills memory",
+        "sql::query(\"shop\", \"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000) SELECT length(json_group_array(printf('%.*c', 8000000, 'a'))) AS n FROM n\")",
+        &[HostSql],
+        "more memory than SQLite has",
+    ),
+    (
+        "JSON that fills memory at once",
+        "let s = \"?1\"; for i in 1..127 { s += \", ?1\"; } let t = \"\"; t.pad(15000000, \"x\"); sql::query(\"shop\", `SELECT json_array(${s}) AS n`, [t])",
+        &[HostSql],
+        "more memory than SQLite has",
+    ),
+    (
         "JSON patched",
         "sql::query(\"shop\", \"SELECT json_patch('{}', '{}') AS n\")",
         &[HostSql],

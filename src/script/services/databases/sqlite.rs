@@ -47,6 +47,10 @@ const MAX_PATTERN: i32 = 512;
 /// Arguments of a function, as SQLite had it for long: `json_set` goes through its whole text once for each.
 const MAX_ARGUMENTS: i32 = 127;
 
+/// Bytes that SQLite may hold for all statements of the process together, an embedded broker's too. Its JSON functions build
+/// without regard to [`MAX_VALUE`]; they double what they hold, so at half of this the next step fails and others go on.
+const MAX_HELD: i64 = 1 << 30;
+
 pub struct Database {
     name: String,
     file: PathBuf,
@@ -137,6 +141,7 @@ impl Session {
         ] {
             connection.set_limit(limit, most)?;
         }
+        connection.pragma_update(None, "hard_heap_limit", MAX_HELD)?;
         functions::register(&connection)?;
         let refused = Arc::new(Mutex::new(None));
         let reason = Arc::clone(&refused);
@@ -353,11 +358,12 @@ fn worded(error: &Error) -> (String, bool) {
         Error::SqliteFailure(..) if is_busy(error) => {
             (format!("others held the database for more than {} s", BUSY_WAIT.as_secs()), true)
         }
+        Error::SqliteFailure(failure, _) if failure.code == ErrorCode::OutOfMemory => {
+            ("the statement needs more memory than SQLite has for all statements of a worker, 1 GiB".to_owned(), true)
+        }
         Error::SqliteFailure(failure, message) => {
-            let retryable = matches!(
-                failure.code,
-                ErrorCode::SystemIoFailure | ErrorCode::DiskFull | ErrorCode::CannotOpen | ErrorCode::OutOfMemory
-            );
+            let retryable =
+                matches!(failure.code, ErrorCode::SystemIoFailure | ErrorCode::DiskFull | ErrorCode::CannotOpen);
             (message.clone().unwrap_or_else(|| failure.to_string()), retryable)
         }
         other => (other.to_string(), false),
