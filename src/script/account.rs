@@ -1,4 +1,5 @@
-//! The memory account: how many bytes a script run holds, and the allocator that counts them.
+//! The account of a script run: how many bytes it holds, with the allocator that counts them, and what else is counted at every
+//! operation.
 //!
 //! Every allocation of the process goes through [`CountingAllocator`]; while a fiber runs, its [`Account`]
 //! is the *current* one of the thread and is charged. The allocator only counts: it never refuses and never
@@ -26,7 +27,7 @@ thread_local! {
     static CURRENT: Cell<*const Account> = const { Cell::new(ptr::null()) };
 }
 
-/// Bytes held by one run, against a limit.
+/// What one run has used: bytes, against a limit; operations; how deep its stack went.
 ///
 /// A freed byte is subtracted from the account that is current at that moment, whoever allocated it; the
 /// count never goes below zero. Two rules follow for code that runs on a fiber: values that leave it (log
@@ -39,6 +40,9 @@ pub struct Account {
     limit: usize,
     /// Set the first time the account is found over, or about to be: the run ends for that reason.
     verdict: Cell<Option<OverMemory>>,
+    operations: Cell<u64>,
+    /// The lowest address of the stack that was seen.
+    lowest: Cell<usize>,
     /// How far the events that its watcher counts were seen; [`RAISED`] when there is something else to look at.
     seen: Cell<u32>,
 }
@@ -78,6 +82,8 @@ impl Account {
             peak: Cell::new(0),
             limit,
             verdict: Cell::new(None),
+            operations: Cell::new(0),
+            lowest: Cell::new(usize::MAX),
             seen: Cell::new(RAISED),
         })
     }
@@ -100,8 +106,25 @@ impl Account {
         self.limit
     }
 
+    /// Operations so far.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.operations.get()
+    }
+
+    /// The lowest address of the stack that was seen; all of them when none was.
+    #[must_use]
+    pub fn lowest(&self) -> usize {
+        self.lowest.get()
+    }
+
+    /// Takes note of how deep the stack is.
+    pub fn reach(&self, depth: usize) {
+        self.lowest.set(self.lowest.get().min(depth));
+    }
+
     /// Whether the watcher of the run, who counts events of its own, has nothing to look at: no event since it has
-    /// [`seen`](Self::see) one, and no reason for a [`verdict`](Self::verdict). One load for all, at every operation of a script.
+    /// [`seen`](Self::see) one, and no reason for a [`verdict`](Self::verdict). One load for all.
     #[inline]
     #[must_use]
     pub fn is_calm(&self, events: u32) -> bool {
@@ -165,6 +188,17 @@ impl Account {
     fn fits(&self, bytes: usize) -> bool {
         self.used.get().saturating_add(bytes) <= self.limit
     }
+}
+
+/// Counts an operation of the run that is charged now. Answers whether its watcher has nothing to look at: the stack is no
+/// deeper than it was seen, and [`Account::is_calm`]. A dozen machine instructions, since a script's every step pays for them.
+#[inline]
+pub fn goes_on(depth: impl FnOnce() -> usize, events: impl FnOnce() -> u32) -> bool {
+    with_current(|account| {
+        account.operations.set(account.operations.get() + 1);
+        depth() >= account.lowest.get() && account.is_calm(events())
+    })
+    .unwrap_or(true)
 }
 
 /// Runs `f` with no account current: for what is allocated on a fiber but handed to the rest of the process,

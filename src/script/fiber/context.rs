@@ -148,9 +148,7 @@ pub struct RunContext {
     pub(super) deadline: Cell<Instant>,
     pub(super) timeout: Duration,
     pub(super) slice_end: Cell<Instant>,
-    pub(super) operations: Cell<u64>,
     pub(super) stack_limit: usize,
-    pub(super) lowest: Cell<usize>,
     pub(super) yielder: Cell<*const Yielder<(), Pause>>,
     pub(super) end: RefCell<Option<End>>,
     pub(super) ended: Cell<bool>,
@@ -300,15 +298,10 @@ pub fn take_job() -> Dynamic {
     current().map(|run| run.argument.take()).unwrap_or_default()
 }
 
-/// The engine's hook, at every operation of a script: whether nothing calls for [`attend`]. A dozen machine instructions,
-/// since a script's every step pays for them.
+/// The engine's hook, at every operation of a script: whether nothing calls for [`attend`].
 #[inline]
 pub fn goes_on() -> bool {
-    let pointer = CURRENT.get();
-    // SAFETY: as in `current`; the reference does not outlive this call, during which the fiber's owner keeps the run.
-    let Some(run) = (unsafe { pointer.as_ref() }) else { return true };
-    run.operations.set(run.operations.get() + 1);
-    stack_pointer() >= run.lowest.get() && run.account.is_calm(metronome::beat())
+    account::goes_on(stack_pointer, metronome::beat)
 }
 
 /// What an operation does when something calls for it: guards the stack and the memory, looks at the clock at a beat, and
@@ -316,14 +309,12 @@ pub fn goes_on() -> bool {
 #[cold]
 pub fn attend() -> Option<Dynamic> {
     let pointer = CURRENT.get();
-    // SAFETY: as in `goes_on`.
+    // SAFETY: as in `current`; the reference does not outlive this call, during which the fiber's owner keeps the run.
     let run = unsafe { pointer.as_ref() }?;
     let depth = stack_pointer();
-    if depth < run.lowest.get() {
-        run.lowest.set(depth);
-        if depth < run.stack_limit {
-            run.end_with(End::Stack);
-        }
+    run.account.reach(depth);
+    if depth < run.stack_limit {
+        run.end_with(End::Stack);
     }
     let beat = metronome::beat();
     if !run.is_over() && run.account.is_calm(beat) {

@@ -142,9 +142,7 @@ impl Fiber {
             ),
             timeout: start.timeout,
             slice_end: Cell::new(now + SLICE),
-            operations: Cell::new(0),
             stack_limit: stack.script_limit(),
-            lowest: Cell::new(usize::MAX),
             yielder: Cell::new(std::ptr::null()),
             end: RefCell::new(None),
             ended: Cell::new(false),
@@ -232,7 +230,7 @@ impl Fiber {
 
     fn report(&self, end: ScriptEnd) -> RunReport {
         let usage = Usage {
-            operations: self.run.operations.get(),
+            operations: self.run.account.operations(),
             peak_memory: self.run.account.peak() as u64,
             run_time: self.run.started.elapsed(),
         };
@@ -254,7 +252,7 @@ impl Fiber {
     fn recycle(&mut self) {
         if let Some(coroutine) = self.coroutine.take() {
             let stack = coroutine.into_stack();
-            let deep = stack::went_deep(&stack, self.run.lowest.get(), self.run.account.peak());
+            let deep = stack::went_deep(&stack, self.run.account.lowest(), self.run.account.peak());
             self.stacks.give_back(stack, deep);
         }
     }
