@@ -4,11 +4,13 @@
 //! server has the run's deadline as its own time limit in case this process dies first.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{TryStreamExt, pin_mut};
+use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_postgres::error::SqlState;
@@ -53,6 +55,8 @@ struct Session {
     client: Client,
     /// Set when the server sent more than is read.
     flooded: Arc<AtomicBool>,
+    /// Set when a request to end a statement may still arrive: it would end whatever runs then.
+    haunted: AtomicBool,
     target: Arc<Target>,
     runtime: Handle,
     _slot: OwnedSemaphorePermit,
@@ -65,9 +69,11 @@ struct CancelOnDrop<'s> {
 }
 
 impl CancelOnDrop<'_> {
-    async fn now(&self) {
-        if let Some(token) = self.token.clone() {
-            let _ = tokio::time::timeout(CLEANING, cancelled(Arc::clone(&self.session.target), token)).await;
+    async fn now(&mut self) {
+        let Some(token) = self.token.take() else { return };
+        let cancelled = tokio::time::timeout(CLEANING, cancelled(Arc::clone(&self.session.target), token)).await;
+        if cancelled != Ok(true) {
+            self.session.haunted.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -79,9 +85,17 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
-async fn cancelled(target: Arc<Target>, token: CancelToken) {
-    if let Ok(stream) = target.stream().await {
-        let _ = token.cancel_query_raw(stream, NoTls).await;
+/// Whether the server has taken the request. It says so by closing the connection, and that is after the signal to the
+/// process that runs the statement.
+async fn cancelled(target: Arc<Target>, token: CancelToken) -> bool {
+    let Ok(mut stream) = target.stream().await else { return false };
+    if token.cancel_query_raw(&mut stream, NoTls).await.is_err() {
+        return false;
+    }
+    match stream.read(&mut [0]).await {
+        Ok(read) => read == 0,
+        // With TLS, it closes without having read our goodbye.
+        Err(error) => matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof),
     }
 }
 
@@ -149,6 +163,7 @@ impl Database {
         let session = |client, flooded| Session {
             client,
             flooded,
+            haunted: AtomicBool::new(false),
             target: Arc::clone(&self.target),
             runtime: runtime.clone(),
             _slot: slot,
@@ -169,7 +184,7 @@ impl Database {
 
     /// Keeps the connection without what the script left on it: an open transaction, settings, temporary tables, locks.
     fn give_back(self: &Arc<Self>, session: Session) {
-        if session.client.is_closed() {
+        if session.client.is_closed() || session.haunted.load(Ordering::Relaxed) {
             return;
         }
         let database = Arc::clone(self);
@@ -195,7 +210,7 @@ impl Session {
         allowed(&asked.sql)?;
         let mut cancel = CancelOnDrop { session: self, token: Some(self.client.cancel_token()) };
         let found = self.answer_whole(asked).await;
-        // With an answer half read, the statement still runs. The server has taken the request to end it before the
+        // With an answer half read, the statement still runs. The server takes the request to end it before the
         // connection is used again, or it would end the next statement in its place.
         if matches!(&found, Err(refusal) if refusal.message.starts_with(HALF_READ)) {
             cancel.now().await;
@@ -345,12 +360,6 @@ fn worded(error: &Error) -> Refusal {
         return Refusal { message: cause, retryable };
     };
     let code = database.code();
-    if *code == SqlState::QUERY_CANCELED {
-        return Refusal {
-            message: "the statement was still running at the end of the run".to_owned(),
-            retryable: true,
-        };
-    }
     let mut message = format!("{} ({})", database.message(), code.code());
     for more in [database.detail(), database.hint()].into_iter().flatten() {
         message.push_str(". ");

@@ -1,5 +1,6 @@
 //! `sql` on a real PostgreSQL server: every type there and back, transactions, limits, and ends in the middle.
 
+mod cancel;
 mod report;
 mod server;
 mod values;
@@ -133,19 +134,6 @@ fn a_text_for_json_is_json() {
             .1
             .contains("invalid input syntax for type json")
     );
-}
-
-/// What ends an answer that is given up must not end the statement that comes next on its connection.
-#[test]
-fn an_answer_given_up_does_not_end_the_next_statement() {
-    let shop = shop();
-    let body = r#"
-        for i in 0..100 {
-            try { sql::query("shop", "SELECT '1'::money AS m FROM generate_series(1, 100000)") } catch {}
-            sql::query("shop", "SELECT pg_sleep(0.001), 1 AS one");
-        }
-        "all""#;
-    assert_eq!(shop.run(body), json!("all"));
 }
 
 #[test]
