@@ -39,7 +39,7 @@ fn main() {
     if let [what, side, count] = &args[..]
         && what == "loop"
     {
-        let text = LOOP.replace("1000000", count);
+        let text = std::env::var("LOOP_TEXT").unwrap_or_else(|_| LOOP.to_owned()).replace("1000000", count);
         if side == "plain" {
             plain_loop(&text);
         } else {

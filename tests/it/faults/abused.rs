@@ -28,6 +28,7 @@ const ABUSES: &[(&str, &str, &[&str])] = &[
     ("sleeping_sort", "loop { try { [2, 1].sort(|a, b| { sleep(\"1h\"); 1 }); } catch { } }", &["timeout"]),
     ("endless_sleep", "loop { try { sleep(\"1000d\"); } catch { } }", &["timeout", "script"]),
     ("log_flood", "let s = \"\"; s.pad(200, \"x\"); loop { print(s); }", &["timeout"]),
+    ("log_excess", "let s = \"\"; s.pad(200, \"x\"); for n in 0..60000 { print(s); } throw \"enough\"", &["thrown"]),
     ("progress_flood", "let n = 0; loop { n += 1; progress(n % 100, `${n}`); }", &["timeout"]),
     ("large_result", "let s = \"\"; s.pad(20 * 1024 * 1024, \"x\"); s", &["invalid_result"]),
     ("large_thrown", "let s = \"\"; s.pad(20 * 1024 * 1024, \"x\"); throw s", &["thrown"]),
@@ -106,8 +107,8 @@ async fn every_abuse_ends_its_own_job_with_a_reason_and_leaves_the_worker_as_it_
         let child = list(&page, "jobs").iter().find(|child| child["parent_id"] == id);
         id = text(child.unwrap_or_else(|| panic!("no child: {page:#}")), "id").to_owned();
     }
-    let flood = &abuses.iter().find(|(name, ..)| *name == "log_flood").unwrap().1;
-    let logs: Value = api.get(&format!("/v1/jobs/{flood}/logs")).await;
+    let excess = &abuses.iter().find(|(name, ..)| *name == "log_excess").unwrap().1;
+    let logs: Value = api.get(&format!("/v1/jobs/{excess}/logs")).await;
     assert!(logs["dropped"].as_u64().unwrap() > 0, "{}", logs["dropped"]);
 
     // What was taken is given back, by and by; a second round needs no more than the first.
