@@ -2,7 +2,7 @@
 //! Rhai with the same script.
 //!
 //! `cargo bench --bench script`. The run is allowed 2 µs above the plain call, the loop 15 %, and 10 % by instructions: those
-//! are counted by `benches/instructions`, which runs the loop alone (`loop plain N`, `loop ours N`) under valgrind.
+//! are counted by `benches/instructions`, which runs loops alone (`loop plain BODY`, `loop ours BODY`) under valgrind.
 
 use std::fs;
 use std::hint::black_box;
@@ -36,10 +36,10 @@ fn main() {
     let services = Arc::new(Services::new(ServicesOptions::default(), runtime.handle()).expect("services"));
     let pool = Pool::start(PoolOptions { threads: 1, limits: Limits::default(), services }).expect("a pool");
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [what, side, count] = &args[..]
+    if let [what, side, body] = &args[..]
         && what == "loop"
     {
-        let text = std::env::var("LOOP_TEXT").unwrap_or_else(|_| LOOP.to_owned()).replace("1000000", count);
+        let text = format!("const JOB = #{{ timeout: \"5m\" }};\nfn run(job) {{\n{body}\n}}\n");
         if side == "plain" {
             plain_loop(&text);
         } else {

@@ -21,6 +21,10 @@ const CALL_LEVELS: usize = 128;
 /// per nested `switch`, which stays under 1 ms at 32; and 32 bounds what one call level needs of the stack.
 const EXPR_DEPTHS: (usize, usize) = (64, 32);
 
+/// What the types of Rhai's own values are called. At each call of a method, Rhai looks for a name of the value's type in one
+/// module after the other; found in the first, it is not sought in all those of the host functions.
+const TYPES: [&str; 11] = ["()", "bool", "char", "string", "i64", "f64", "array", "blob", "map", "Fn", "timestamp"];
+
 /// An engine with Ryemill's limits and host functions.
 #[must_use]
 pub fn build() -> Engine {
@@ -34,6 +38,9 @@ pub fn build() -> Engine {
     engine.on_print(|text| log(LogLevel::Info, text));
     engine.on_debug(|text, _, _| log(LogLevel::Debug, text));
     engine.register_fn(TAKE_JOB, context::take_job);
+    for name in TYPES {
+        engine.register_type_with_name_raw(name, name);
+    }
     checked::register(&mut engine);
     api::register(&mut engine);
     engine
