@@ -21,9 +21,10 @@ const CALL_LEVELS: usize = 128;
 /// per nested `switch`, which stays under 1 ms at 32; and 32 bounds what one call level needs of the stack.
 const EXPR_DEPTHS: (usize, usize) = (64, 32);
 
-/// What the types of Rhai's own values are called. At each call of a method, Rhai looks for a name of the value's type in one
-/// module after the other; found in the first, it is not sought in all those of the host functions.
-const TYPES: [&str; 11] = ["()", "bool", "char", "string", "i64", "f64", "array", "blob", "map", "Fn", "timestamp"];
+/// What the types of those values are called of which methods are called most. At each call of a method, Rhai looks for a
+/// name of the value's type in one module after the other; found in the first, it is not sought in all those of the host
+/// functions.
+const TYPES: [&str; 6] = ["array", "blob", "f64", "i64", "map", "string"];
 
 /// An engine with Ryemill's limits and host functions.
 #[must_use]
