@@ -17,6 +17,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::ptr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mimalloc::MiMalloc;
 use rhai::{Dynamic, EvalAltResult, Position};
@@ -25,6 +26,33 @@ thread_local! {
     /// The account charged now, null for none. Owns one strong count of its `Rc`, so it never dangles.
     /// Const-initialised and without a destructor: usable from the first to the last allocation of a thread.
     static CURRENT: Cell<*const Account> = const { Cell::new(ptr::null()) };
+    /// What every operation touches.
+    static HOT: Hot = const { Hot { operations: Cell::new(0), floor: Cell::new(&NO_FLOOR) } };
+}
+
+struct Hot {
+    /// Of the current account, while it is that.
+    operations: Cell<u64>,
+    /// The thread's floor; see [`floor`].
+    floor: Cell<&'static AtomicUsize>,
+}
+
+/// Of a thread that nobody alarms: no stack comes so low.
+static NO_FLOOR: AtomicUsize = AtomicUsize::new(0);
+
+/// Above every stack: the watcher looks at the next operation.
+pub const ALARM: usize = usize::MAX;
+
+/// The address that this thread's stack must not fall below without the watcher of the run looking: the lowest that was
+/// seen, or [`ALARM`]. Any thread may set that; it is one word with the stack's so that an operation compares once.
+/// Made once for a thread, and never freed.
+pub fn floor() -> &'static AtomicUsize {
+    HOT.with(|hot| {
+        if ptr::eq(hot.floor.get(), &raw const NO_FLOOR) {
+            hot.floor.set(Box::leak(Box::new(AtomicUsize::new(ALARM))));
+        }
+        hot.floor.get()
+    })
 }
 
 /// What one run has used: bytes, against a limit; operations; how deep its stack went.
@@ -40,6 +68,7 @@ pub struct Account {
     limit: usize,
     /// Set the first time the account is found over, or about to be: the run ends for that reason.
     verdict: Cell<Option<OverMemory>>,
+    /// Up to when it was last current.
     operations: Cell<u64>,
     /// The lowest address of the stack that was seen.
     lowest: Cell<usize>,
@@ -109,7 +138,7 @@ impl Account {
     /// Operations so far.
     #[must_use]
     pub fn operations(&self) -> u64 {
-        self.operations.get()
+        if ptr::eq(CURRENT.get(), self) { HOT.with(|hot| hot.operations.get()) } else { self.operations.get() }
     }
 
     /// The lowest address of the stack that was seen; all of them when none was.
@@ -118,9 +147,11 @@ impl Account {
         self.lowest.get()
     }
 
-    /// Takes note of how deep the stack is.
+    /// Takes note of how deep the stack is, and ends the alarm. To be called before the watcher looks: what comes while it
+    /// does is an alarm again. For the account that is current.
     pub fn reach(&self, depth: usize) {
         self.lowest.set(self.lowest.get().min(depth));
+        HOT.with(|hot| hot.floor.get().swap(self.lowest.get(), Ordering::SeqCst));
     }
 
     /// Whether the watcher of the run, who counts events of its own, has nothing to look at: no event since it has
@@ -136,9 +167,10 @@ impl Account {
         self.seen.set(events);
     }
 
-    /// Has the watcher look.
+    /// Has the watcher look, at the next operation of this account.
     pub fn raise(&self) {
         self.seen.set(RAISED);
+        alarm();
     }
 
     /// Why the run must end, `None` while it may go on: more than the limit is held, or a [`reserve`] was refused.
@@ -190,15 +222,23 @@ impl Account {
     }
 }
 
-/// Counts an operation of the run that is charged now. Answers whether its watcher has nothing to look at: the stack is no
-/// deeper than it was seen, and [`Account::is_calm`]. A dozen machine instructions, since a script's every step pays for them.
+/// Counts an operation of the run that is charged now. Answers whether its watcher has nothing to look at: the stack is
+/// above the thread's [`floor`]. Seven machine instructions and the way there and back, since a script's every step pays
+/// for them.
 #[inline]
-pub fn goes_on(depth: impl FnOnce() -> usize, events: impl FnOnce() -> u32) -> bool {
-    with_current(|account| {
-        account.operations.set(account.operations.get() + 1);
-        depth() >= account.lowest.get() && account.is_calm(events())
+pub fn goes_on(depth: impl FnOnce() -> usize) -> bool {
+    HOT.with(|hot| {
+        hot.operations.set(hot.operations.get() + 1);
+        depth() >= hot.floor.get().load(Ordering::Relaxed)
     })
-    .unwrap_or(true)
+}
+
+fn alarm() {
+    HOT.with(|hot| {
+        if !ptr::eq(hot.floor.get(), &raw const NO_FLOOR) {
+            hot.floor.get().store(ALARM, Ordering::Relaxed);
+        }
+    });
 }
 
 /// Runs `f` with no account current: for what is allocated on a fiber but handed to the rest of the process,
@@ -210,14 +250,23 @@ pub fn uncharged<R>(f: impl FnOnce() -> R) -> R {
 
 /// Makes `next` the current account of this thread and returns the one before it.
 pub fn swap_current(next: Option<Rc<Account>>) -> Option<Rc<Account>> {
+    let operations = next.as_ref().map_or(0, |next| {
+        floor();
+        next.operations.get()
+    });
     let next = next.map_or(ptr::null(), Rc::into_raw);
     let previous = CURRENT.replace(next);
+    let operations = HOT.with(|hot| hot.operations.replace(operations));
+    // How low the stack of the next one was is its own: its watcher tells at its first operation.
+    alarm();
     if previous.is_null() {
         return None;
     }
     // SAFETY: a non-null `CURRENT` came from `Rc::into_raw` above, on this thread, and owns that strong count;
     // it was just replaced, so the count is taken back exactly once.
-    Some(unsafe { Rc::from_raw(previous) })
+    let previous = unsafe { Rc::from_raw(previous) };
+    previous.operations.set(operations);
+    Some(previous)
 }
 
 /// Enters `bytes` that another thread allocated and the running script now owns.
@@ -360,6 +409,41 @@ mod tests {
             std::mem::forget((a, b, c, d));
         });
         assert!(swap_current(None).is_none());
+    }
+
+    #[test]
+    fn operations_are_those_of_the_account_that_is_current() {
+        let (outer, inner) = (Account::new(KB), Account::new(KB));
+        let operate = || goes_on(|| usize::MAX);
+        outer.charge(|| {
+            operate();
+            inner.charge(|| {
+                operate();
+                operate();
+                assert_eq!((outer.operations(), inner.operations()), (1, 2));
+            });
+            uncharged(operate);
+            operate();
+            assert_eq!(outer.operations(), 2);
+        });
+        assert_eq!((outer.operations(), inner.operations()), (2, 2));
+    }
+
+    #[test]
+    fn the_watcher_looks_at_first_below_the_floor_and_when_the_account_is_over() {
+        let account = Account::new(KB);
+        account.charge(|| {
+            assert!(!goes_on(|| 50), "it is new");
+            account.reach(50);
+            assert!(goes_on(|| 50) && goes_on(|| 51) && !goes_on(|| 49));
+            uncharged(|| ());
+            assert!(!goes_on(|| 50), "another was current");
+            account.reach(60);
+            assert!(goes_on(|| 50), "the lowest one counts");
+            let held: Vec<u8> = Vec::with_capacity(2 * KB);
+            assert!(!goes_on(|| 50), "too much is held");
+            drop(held);
+        });
     }
 
     #[test]

@@ -341,6 +341,7 @@ impl Executor {
         engine: Engine,
         seat: Seat,
     ) -> Self {
+        metronome.listen();
         Self {
             shared,
             line,

@@ -301,7 +301,7 @@ pub fn take_job() -> Dynamic {
 /// The engine's hook, at every operation of a script: whether nothing calls for [`attend`].
 #[inline]
 pub fn goes_on() -> bool {
-    account::goes_on(stack_pointer, metronome::beat)
+    account::goes_on(stack_pointer)
 }
 
 /// What an operation does when something calls for it: guards the stack and the memory, looks at the clock at a beat, and
@@ -323,6 +323,8 @@ pub fn attend() -> Option<Dynamic> {
     let now = Instant::now();
     let over = run.is_over_at(now) || (now >= run.slice_end.get() && run.suspend(Pause::Slice).is_err());
     if over {
+        // Rhai may swallow this end: the next operation gets it again.
+        run.account.raise();
         return Some(Dynamic::UNIT);
     }
     run.account.see(beat);

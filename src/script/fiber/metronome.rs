@@ -1,30 +1,33 @@
-//! The beat that time slices are cut by: a thread that counts while fibers run, so that a script's every operation
-//! can ask "is it time to look at the clock?" with one load instead of a clock reading (0.3 ns against 25 ns).
+//! The beat that time slices are cut by: a thread that alarms the threads of scripts while fibers run, so that an operation
+//! asks "is it time to look at the clock?" by a comparison that it makes anyway, instead of a clock reading of 25 ns.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use crate::script::account::{self, ALARM};
 
 /// How often it beats.
 const BEAT: Duration = Duration::from_micros(500);
 /// How many beats it goes on when nothing runs, so that a steady trickle of jobs does not start and stop it.
 const LINGER: u32 = 40;
 
-/// The count; of the process, so that reading it is one load. Two metronomes beat faster than one, which does no harm.
+/// The count of all metronomes of the process.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// The count now. Cheap to read.
-#[inline]
+/// The count now.
 #[must_use]
 pub fn beat() -> u32 {
-    COUNT.load(Ordering::Relaxed)
+    COUNT.load(Ordering::SeqCst)
 }
 
 /// What the thread shares with those who play.
 #[derive(Debug, Default)]
 struct Playing {
     running: AtomicUsize,
+    /// What is set at every beat, of each thread.
+    floors: Mutex<Vec<&'static AtomicUsize>>,
     parked: AtomicBool,
     stopped: AtomicBool,
 }
@@ -44,6 +47,11 @@ impl Metronome {
         let shared = Arc::clone(&playing);
         let thread = thread::Builder::new().name("metronome".into()).spawn(move || keep_time(&shared))?;
         Ok(Self { playing, thread: Some(thread) })
+    }
+
+    /// This thread is to hear the beat from now on. To be called before it plays.
+    pub fn listen(&self) {
+        self.playing.floors.lock().unwrap_or_else(PoisonError::into_inner).push(account::floor());
     }
 
     /// A thread is about to run fibers: the metronome beats until the guard is dropped.
@@ -98,7 +106,11 @@ fn keep_time(playing: &Playing) {
             continue;
         }
         thread::sleep(BEAT);
-        COUNT.fetch_add(1, Ordering::Relaxed);
+        // Counted before the alarm: who ends the alarm and then reads the count misses none.
+        COUNT.fetch_add(1, Ordering::SeqCst);
+        for floor in playing.floors.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            floor.store(ALARM, Ordering::SeqCst);
+        }
     }
 }
 
@@ -117,6 +129,20 @@ mod tests {
             }
             drop(playing);
             while !metronome.playing.parked.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn it_alarms_a_thread_that_listens_at_every_beat() {
+        let metronome = Metronome::start().unwrap();
+        metronome.listen();
+        let floor = account::floor();
+        let _playing = metronome.playing();
+        for _ in 0..3 {
+            floor.store(0, Ordering::SeqCst);
+            while floor.load(Ordering::SeqCst) != ALARM {
                 thread::yield_now();
             }
         }
