@@ -25,7 +25,7 @@ const FORGOTTEN: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// What is known of job types now.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Known {
     /// By the broker; the live versions.
     pub types: BTreeMap<JobName, TypeInfo>,
@@ -139,7 +139,7 @@ impl Types {
         let types: BTreeMap<JobName, TypeInfo> =
             broker.job_types().await?.into_iter().map(|info| (info.job_type.name.clone(), info)).collect();
         let snapshot = library.snapshot();
-        let lacking = types.keys().filter(|name| !snapshot.scripts.contains_key(*name)).cloned().collect();
+        let lacking = lacking(&types, &snapshot);
         let mut queues = BTreeSet::new();
         if options.queues == Queues::All {
             let all = broker.queues().await?.into_iter().map(|queue| queue.name);
@@ -153,6 +153,20 @@ impl Types {
             claims
         });
         Ok(())
+    }
+
+    /// No claim asks for what is gone, from before anybody hears that it is: a job that comes then waits, instead of being
+    /// claimed and given back.
+    fn leave_out(&self, snapshot: &Snapshot) {
+        self.known.send_if_modified(|known| {
+            let mut gone = lacking(&known.types, snapshot);
+            gone.retain(|name| !known.lacking.contains(name));
+            if gone.is_empty() {
+                return false;
+            }
+            Arc::make_mut(known).lacking.append(&mut gone);
+            true
+        });
     }
 
     /// Keeps both sides told until `stop`.
@@ -262,6 +276,7 @@ impl Types {
         // Under a new id nothing was replaced: the broker has not heard of this worker.
         let known = told.epoch.is_some_and(|(epoch, _)| epoch == member.epoch);
         let before = if known { Arc::clone(&told.scripts) } else { Arc::default() };
+        self.leave_out(&snapshot);
         broker.publish(&publication(member.id.clone(), &snapshot, &before)).await?;
         told.epoch = Some((member.epoch, swap));
         told.scripts = snapshot;
@@ -276,6 +291,11 @@ impl Types {
         }
         Ok(())
     }
+}
+
+/// The types that others have.
+fn lacking(types: &BTreeMap<JobName, TypeInfo>, snapshot: &Snapshot) -> Vec<JobName> {
+    types.keys().filter(|name| !snapshot.scripts.contains_key(*name)).cloned().collect()
 }
 
 /// In the metrics, what is new.

@@ -37,14 +37,17 @@ use sha2::{Digest, Sha256};
 use super::account;
 use super::context::{self, RunContext, ScriptResult};
 use super::convert;
+use super::moment::Time;
 use super::ports::HostResult;
 use super::services::Reply;
 
 /// Adds the host library to an engine.
 pub fn register(engine: &mut Engine) {
-    engine.register_global_module(control::module().into());
-    engine.register_global_module(http::methods().into());
-    engine.register_global_module(stopwatch::module().into());
+    // One module for all of them: Rhai asks each in turn whenever it looks for a function.
+    let mut global = control::module();
+    global.combine(http::methods()).combine(stopwatch::module()).combine(time::methods());
+    global.set_custom_type::<Time>("time").set_custom_type::<sql::Open>("transaction");
+    engine.register_global_module(global.into());
     for (name, module) in [
         ("crypto", crypto::module()),
         ("csv", csv::module()),
@@ -63,8 +66,6 @@ pub fn register(engine: &mut Engine) {
     ] {
         engine.register_static_module(name, module.into());
     }
-    sql::register(engine);
-    time::register(engine);
     #[cfg(debug_assertions)]
     trial::register(engine);
     read_debug_as_a_name(engine);

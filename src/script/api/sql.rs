@@ -3,9 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use rhai::{
-    Array, Dynamic, Engine, FnPtr, FuncRegistration, Identifier, ImmutableString, Map, Module, NativeCallContext,
-};
+use rhai::{Array, Dynamic, FnPtr, FuncRegistration, Identifier, ImmutableString, Map, Module, NativeCallContext};
 
 use super::reference::{Function, Namespace, Outcome};
 use super::{answer, args, from_json, go_on, placed, put, room};
@@ -71,11 +69,6 @@ pub fn module() -> Module {
         |call: NativeCallContext, db: Dynamic, body: Dynamic| placed(&call, || transaction(&call, &db, &body));
     FuncRegistration::new("transaction").set_into_module(&mut module, transact);
     module
-}
-
-/// The value that a transaction's body is given.
-pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<Open>("transaction");
 }
 
 fn no_params() -> Dynamic {

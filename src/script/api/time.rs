@@ -3,7 +3,7 @@
 //! A time is a value of its own, so that it compares and calculates by the instant; where one is expected an RFC 3339 text
 //! does as well. It becomes that text in JSON, in SQL parameters, in CSV and when it is printed.
 
-use rhai::{Dynamic, Engine, FLOAT, FuncRegistration, INT, ImmutableString, Map, Module};
+use rhai::{Dynamic, FLOAT, FuncRegistration, INT, ImmutableString, Map, Module};
 
 use super::reference::{Function, Namespace, Outcome};
 use super::{args, put};
@@ -114,8 +114,7 @@ pub fn module() -> Module {
 }
 
 /// What a time can be asked for and compared with.
-pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<Time>("time");
+pub fn methods() -> Module {
     let mut module = Module::new();
     for (name, property) in PROPERTIES {
         FuncRegistration::new_getter(name).set_into_module(&mut module, move |time: &mut Time| property(time));
@@ -131,7 +130,7 @@ pub fn register(engine: &mut Engine) {
         FuncRegistration::new(name)
             .set_into_module(&mut module, move |a: Time, b: Time| compare(&a.instant(), &b.instant()));
     }
-    engine.register_global_module(module.into());
+    module
 }
 
 type Property = fn(&Time) -> INT;

@@ -46,7 +46,7 @@ pub fn register(engine: &mut Engine) {
     combine_with_exported_module!(&mut module, "blobs", blobs::functions);
     combine_with_exported_module!(&mut module, "json", json::functions);
     chars::register_iterators(&mut module);
-    engine.register_type_with_name::<chars::Chars>("range");
+    module.set_custom_type::<chars::Chars>("range");
     engine.register_global_module(module.into());
 }
 
