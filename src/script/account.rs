@@ -72,12 +72,7 @@ pub struct Account {
     operations: Cell<u64>,
     /// The lowest address of the stack that was seen.
     lowest: Cell<usize>,
-    /// How far the events that its watcher counts were seen; [`RAISED`] when there is something else to look at.
-    seen: Cell<u32>,
 }
-
-/// No count of events comes to this, or only for a moment.
-const RAISED: u32 = u32::MAX;
 
 /// Why a run ended: it held, or asked for, more than its limit. Bytes.
 ///
@@ -113,7 +108,6 @@ impl Account {
             verdict: Cell::new(None),
             operations: Cell::new(0),
             lowest: Cell::new(usize::MAX),
-            seen: Cell::new(RAISED),
         })
     }
 
@@ -154,25 +148,6 @@ impl Account {
         HOT.with(|hot| hot.floor.get().swap(self.lowest.get(), Ordering::SeqCst));
     }
 
-    /// Whether the watcher of the run, who counts events of its own, has nothing to look at: no event since it has
-    /// [`seen`](Self::see) one, and no reason for a [`verdict`](Self::verdict). One load for all.
-    #[inline]
-    #[must_use]
-    pub fn is_calm(&self, events: u32) -> bool {
-        self.seen.get() == events
-    }
-
-    /// Takes note that the watcher has looked; not to be called when the run must end.
-    pub fn see(&self, events: u32) {
-        self.seen.set(events);
-    }
-
-    /// Has the watcher look, at the next operation of this account.
-    pub fn raise(&self) {
-        self.seen.set(RAISED);
-        alarm();
-    }
-
     /// Why the run must end, `None` while it may go on: more than the limit is held, or a [`reserve`] was refused.
     /// To be asked between operations, and once more when the script has returned.
     ///
@@ -198,7 +173,7 @@ impl Account {
         }
         if used > self.limit {
             // What is freed again within one operation is forgiven: the watcher looks when that is over.
-            self.raise();
+            alarm();
         }
     }
 
@@ -213,7 +188,7 @@ impl Account {
         }
         let over = self.verdict.get().unwrap_or(OverMemory { wanted: bytes, used: self.used.get(), limit: self.limit });
         self.verdict.set(Some(over));
-        self.raise();
+        alarm();
         Err(over)
     }
 
@@ -233,7 +208,8 @@ pub fn goes_on(depth: impl FnOnce() -> usize) -> bool {
     })
 }
 
-fn alarm() {
+/// Has the watcher of this thread's run look at the next operation.
+pub fn alarm() {
     HOT.with(|hot| {
         if !ptr::eq(hot.floor.get(), &raw const NO_FLOOR) {
             hot.floor.get().store(ALARM, Ordering::Relaxed);
@@ -251,14 +227,13 @@ pub fn uncharged<R>(f: impl FnOnce() -> R) -> R {
 /// Makes `next` the current account of this thread and returns the one before it.
 pub fn swap_current(next: Option<Rc<Account>>) -> Option<Rc<Account>> {
     let operations = next.as_ref().map_or(0, |next| {
-        floor();
+        // How low the stack of the next one was is its own: its watcher tells at its first operation.
+        floor().store(ALARM, Ordering::Relaxed);
         next.operations.get()
     });
     let next = next.map_or(ptr::null(), Rc::into_raw);
     let previous = CURRENT.replace(next);
     let operations = HOT.with(|hot| hot.operations.replace(operations));
-    // How low the stack of the next one was is its own: its watcher tells at its first operation.
-    alarm();
     if previous.is_null() {
         return None;
     }
@@ -430,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watcher_looks_at_first_below_the_floor_and_when_the_account_is_over() {
+    fn the_watcher_looks_at_first_and_below_the_floor() {
         let account = Account::new(KB);
         account.charge(|| {
             assert!(!goes_on(|| 50), "it is new");
@@ -440,9 +415,6 @@ mod tests {
             assert!(!goes_on(|| 50), "another was current");
             account.reach(60);
             assert!(goes_on(|| 50), "the lowest one counts");
-            let held: Vec<u8> = Vec::with_capacity(2 * KB);
-            assert!(!goes_on(|| 50), "too much is held");
-            drop(held);
         });
     }
 
@@ -513,10 +485,13 @@ mod tests {
     #[test]
     fn the_allocator_does_not_refuse_but_the_account_is_over() {
         let account = Account::new(KB);
-        account.see(7);
-        let held: Vec<u8> = account.charge(|| Vec::with_capacity(KB + 1));
-        assert!(account.charge(|| would_exceed(0)));
-        assert!(!account.is_calm(7));
+        let held: Vec<u8> = account.charge(|| {
+            account.reach(50);
+            assert!(goes_on(|| 50));
+            let held = Vec::with_capacity(KB + 1);
+            assert!(would_exceed(0) && !goes_on(|| 50));
+            held
+        });
         let verdict = Some(OverMemory { wanted: 0, used: KB + 1, limit: KB });
         assert_eq!(account.verdict(), verdict);
         account.charge(|| drop(held));
@@ -526,11 +501,11 @@ mod tests {
     #[test]
     fn reserve_refuses_before_allocating_and_stays_refused() {
         let account = Account::new(KB);
-        account.see(7);
         account.charge(|| {
+            account.reach(50);
             assert!(reserve(0).is_ok() && reserve(KB).is_ok());
             assert!(!would_exceed(KB) && would_exceed(KB + 1));
-            assert!(account.is_calm(7));
+            assert!(goes_on(|| 50));
 
             let error = reserve(usize::MAX).expect_err("over the limit");
             let EvalAltResult::ErrorTerminated(token, _) = *error else {
@@ -539,8 +514,8 @@ mod tests {
             let wanted = OverMemory { wanted: usize::MAX, used: 0, limit: KB };
             assert_eq!(token.try_cast::<OverMemory>(), Some(wanted));
             assert_eq!(account.verdict(), Some(wanted));
+            assert!(!goes_on(|| 50));
         });
-        assert!(!account.is_calm(7));
     }
 
     #[test]

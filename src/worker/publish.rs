@@ -139,7 +139,7 @@ impl Types {
         let types: BTreeMap<JobName, TypeInfo> =
             broker.job_types().await?.into_iter().map(|info| (info.job_type.name.clone(), info)).collect();
         let snapshot = library.snapshot();
-        let lacking = lacking(&types, &snapshot);
+        let lacking = types.keys().filter(|name| !snapshot.scripts.contains_key(*name)).cloned().collect();
         let mut queues = BTreeSet::new();
         if options.queues == Queues::All {
             let all = broker.queues().await?.into_iter().map(|queue| queue.name);
@@ -159,13 +159,13 @@ impl Types {
     /// claimed and given back.
     fn leave_out(&self, snapshot: &Snapshot) {
         self.known.send_if_modified(|known| {
-            let mut gone = lacking(&known.types, snapshot);
-            gone.retain(|name| !known.lacking.contains(name));
-            if gone.is_empty() {
-                return false;
+            let is_lacking = |name: &JobName| known.lacking.contains(name) || !snapshot.scripts.contains_key(name);
+            let lacking: Vec<JobName> = known.types.keys().filter(|name| is_lacking(name)).cloned().collect();
+            let more = lacking != known.lacking;
+            if more {
+                Arc::make_mut(known).lacking = lacking;
             }
-            Arc::make_mut(known).lacking.append(&mut gone);
-            true
+            more
         });
     }
 
@@ -291,11 +291,6 @@ impl Types {
         }
         Ok(())
     }
-}
-
-/// The types that others have.
-fn lacking(types: &BTreeMap<JobName, TypeInfo>, snapshot: &Snapshot) -> Vec<JobName> {
-    types.keys().filter(|name| !snapshot.scripts.contains_key(*name)).cloned().collect()
 }
 
 /// In the metrics, what is new.

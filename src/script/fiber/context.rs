@@ -148,6 +148,8 @@ pub struct RunContext {
     pub(super) deadline: Cell<Instant>,
     pub(super) timeout: Duration,
     pub(super) slice_end: Cell<Instant>,
+    /// The last one at which the clock was looked at.
+    pub(super) beat: Cell<Option<u32>>,
     pub(super) stack_limit: usize,
     pub(super) yielder: Cell<*const Yielder<(), Pause>>,
     pub(super) end: RefCell<Option<End>>,
@@ -239,7 +241,7 @@ impl RunContext {
     pub(super) fn end_with(&self, end: End) {
         if !self.ended.replace(true) {
             *self.end.borrow_mut() = Some(end);
-            self.account.raise();
+            account::alarm();
         }
     }
 
@@ -317,17 +319,17 @@ pub fn attend() -> Option<Dynamic> {
         run.end_with(End::Stack);
     }
     let beat = metronome::beat();
-    if !run.is_over() && run.account.is_calm(beat) {
+    if !run.is_over() && run.beat.get() == Some(beat) {
         return None;
     }
     let now = Instant::now();
     let over = run.is_over_at(now) || (now >= run.slice_end.get() && run.suspend(Pause::Slice).is_err());
     if over {
         // Rhai may swallow this end: the next operation gets it again.
-        run.account.raise();
+        account::alarm();
         return Some(Dynamic::UNIT);
     }
-    run.account.see(beat);
+    run.beat.set(Some(beat));
     None
 }
 

@@ -142,6 +142,7 @@ impl Fiber {
             ),
             timeout: start.timeout,
             slice_end: Cell::new(now + SLICE),
+            beat: Cell::new(None),
             stack_limit: stack.script_limit(),
             yielder: Cell::new(std::ptr::null()),
             end: RefCell::new(None),

@@ -69,8 +69,9 @@ struct CancelOnDrop<'s> {
 }
 
 impl CancelOnDrop<'_> {
-    async fn now(&mut self) {
-        let Some(token) = self.token.take() else { return };
+    /// The token stays: dropped while it waits, this asks once more.
+    async fn now(&self) {
+        let Some(token) = self.token.clone() else { return };
         let cancelled = tokio::time::timeout(CLEANING, cancelled(Arc::clone(&self.session.target), token)).await;
         if cancelled != Ok(true) {
             self.session.haunted.store(true, Ordering::Relaxed);
