@@ -160,7 +160,11 @@ pub const VARIABLES: &[Variable] = &[
         "Private networks that scripts may call over HTTP, comma separated: 10.1.0.0/16,127.0.0.1. Blank: none.",
     ),
     open("LOG_LEVEL", "info", "error, warn, info, debug, trace or off; by module: info,ryemill=debug,hyper=warn."),
-    open("LOG_FORMAT", "auto", "Log on the console: json, pretty, or auto: pretty on a terminal, else json."),
+    open(
+        "LOG_FORMAT",
+        "auto",
+        "Log on the console: json, pretty, or auto: pretty on a terminal, else json. NO_COLOR takes the colours off.",
+    ),
     with(
         "LOG_DIR",
         Preset::ByEnvironment { local: "logs", production: "" },
